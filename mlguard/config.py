@@ -1,0 +1,629 @@
+"""``mlguard.toml`` and ``serving/<app>/app.toml`` as typed settings.
+
+An empty ``mlguard.toml`` is valid: every key has a default.  An unknown key, a wrong type or
+an impossible value is a :class:`~mlguard.errors.ConfigError` that names the file, the table,
+the key, the value, what is allowed and the nearest known name.
+
+Units: every duration is held in seconds and written as ``"90s"``, ``"10m"``, ``"24h"`` or
+``"7d"``; a ratio lies in [0, 1]; a name ending in ``_ms`` or ``_mib`` carries its unit.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, ClassVar, Literal, Self, TypeVar, get_args
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+
+from mlguard.errors import ConfigError, NotFoundError
+from mlguard.results import Enforcement
+
+APP_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
+#: Routes of the server that an app's name would hide.
+RESERVED_NAMES = frozenset(
+    {"api", "apps", "docs", "healthz", "metrics", "openapi.json", "readyz", "v2"}
+)
+
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(s|m|h|d)")
+_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+
+
+def parse_duration(text: object) -> float:
+    """Return the seconds that ``"90s"``, ``"10m"``, ``"24h"`` or ``"7d"`` stands for.
+
+    Raises
+    ------
+    ValueError
+        If the text is not a number followed by one of s, m, h, d.
+    """
+    found = _DURATION.fullmatch(text) if isinstance(text, str) else None
+    if found is None:
+        raise ValueError('a duration is written like "90s", "10m", "24h" or "7d"')
+    return float(found[1]) * _SECONDS[found[2]]
+
+
+def _duration_or_seconds(value: object) -> object:
+    # Defaults are written in seconds; what people write carries its unit.
+    return parse_duration(value) if isinstance(value, str) else value
+
+
+Duration = Annotated[
+    float, BeforeValidator(_duration_or_seconds), Field(json_schema_extra={"unit": "duration"})
+]
+Ratio = Annotated[float, Field(ge=0, le=1)]
+Text = Annotated[str, Field(min_length=1)]
+OneOrMany = Annotated[
+    list[str], BeforeValidator(lambda value: [value] if isinstance(value, str) else value)
+]
+
+
+class Table(BaseModel):
+    """A TOML table: unknown keys are refused, values are frozen."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+AnyTable = TypeVar("AnyTable", bound=Table)
+
+
+# --- mlguard.toml ------------------------------------------------------------------------
+
+
+class ProjectTable(Table):
+    """``[project]``."""
+
+    name: str = Field("mlguard", description="How people call the project; stands in every mail.")
+    environment: str = Field("prod", description="Which installation this is, e.g. prod or dev.")
+
+
+class RegistryTable(Table):
+    """``[registry]``."""
+
+    url: str = Field(
+        "sqlite:///.mlguard/registry.db",
+        description="SQLAlchemy URL of the registry; a relative SQLite path starts at the root.",
+    )
+    artifacts: str = Field(
+        ".mlguard/artifacts", description="Folder or fsspec URL that holds the versions' bytes."
+    )
+
+
+class ServerTable(Table):
+    """``[server]``."""
+
+    host: str = Field("127.0.0.1", description="Address to listen on.")
+    port: int = Field(1337, ge=0, le=65535, description="Port to listen on; 0 picks a free one.")
+    processes: int = Field(1, ge=1, le=256, description="Front-end processes.")
+    admin_token_env: str = Field(
+        "MLGUARD_ADMIN_TOKEN", description="Environment variable that holds the admin token."
+    )
+    max_body_mib: float = Field(8, gt=0, description="Largest request body, in MiB.")
+
+
+class EmailTable(Table):
+    """``[notify.email]``; absent: mail is written to ``.mlguard/outbox/*.eml``."""
+
+    smtp: str = Field("smtp://localhost:25", description="smtp://host:port or smtps://host:port.")
+    sender: str = Field(
+        "mlguard@localhost", alias="from", description="Address that the mail comes from."
+    )
+    to: OneOrMany = Field(default_factory=list, description="Addresses that get the mail.")
+    username: str = Field("", description="SMTP user; empty: no authentication.")
+    password_env: str = Field("", description="Environment variable with the SMTP password.")
+    insecure: bool = Field(False, description="Allow a connection without STARTTLS.")
+    timeout_s: float = Field(20, gt=0, description="Seconds to wait for the mail server.")
+
+
+class NotifyProjectTable(Table):
+    """``[notify]`` of mlguard.toml."""
+
+    email: EmailTable | None = Field(None, description="Where mail goes.")
+
+
+class ProjectSettings(Table):
+    """The whole of ``mlguard.toml``, and the folder it was found in."""
+
+    project: ProjectTable = ProjectTable()
+    registry: RegistryTable = RegistryTable()
+    server: ServerTable = ServerTable()
+    notify: NotifyProjectTable = NotifyProjectTable()
+    root: Path = Field(Path(), exclude=True)
+
+    @property
+    def state_dir(self) -> Path:
+        """``.mlguard``: everything that mlguard writes for itself."""
+        return self.root / ".mlguard"
+
+    @property
+    def log_dir(self) -> Path:
+        """Folder of the prediction log and its labels."""
+        return self.state_dir / "log"
+
+    @property
+    def registry_url(self) -> str:
+        """The registry's URL with a relative SQLite path made absolute."""
+        prefix = "sqlite:///"
+        url = self.registry.url
+        if url.startswith(prefix) and not url.startswith(prefix + "/"):
+            return f"{prefix}{(self.root / url.removeprefix(prefix)).resolve()}"
+        return url
+
+    @property
+    def artifacts_url(self) -> str:
+        """The artifact store's URL with a relative path made absolute."""
+        url = self.registry.artifacts
+        return url if "://" in url else str((self.root / url).resolve())
+
+    def app_names(self) -> list[str]:
+        """Names of the apps declared under ``serving/``, sorted."""
+        return sorted(path.parent.name for path in (self.root / "serving").glob("*/app.toml"))
+
+
+# --- app.toml: the app, its data, its model ----------------------------------------------
+
+InputType = Literal["doubles", "floats", "ints", "strings", "bytes", "table"]
+
+
+class AppTable(Table):
+    """``[app]``: the decision this model makes, and for whom."""
+
+    description: Text = Field(description="What the app predicts, in a sentence.")
+    owner: Text = Field(description="Who answers for it: a person or a team, with an address.")
+    decision: Text = Field(description="What is decided with a prediction.")
+    success_metric: Text = Field(description="What gets better in the world if it works.")
+    task: Literal["classification", "regression"] = Field(
+        "classification", description="What kind of prediction it is."
+    )
+    input: InputType = Field("doubles", description="Type of one input row, as in Clipper.")
+    strict_types: bool = Field(False, description="Numbers as strict as Clipper's own.")
+    slo_ms: float = Field(100, gt=0, description="Time after which the default is answered.")
+    default_output: str = Field("None", description="Answer where no model can answer.")
+    max_wait_ms: float = Field(0, ge=0, description="How long a batch may wait to fill.")
+
+
+class DataTable(Table):
+    """``[data]``: files of labelled rows, and what their columns mean."""
+
+    train: str = Field("", description="CSV or Parquet file, or fsspec URL, to train on.")
+    test: Text = Field(description="CSV or Parquet file, or fsspec URL, to judge on.")
+    target: Text = Field("y", description="Column to predict.")
+    sensitive: OneOrMany = Field(
+        default_factory=list, description="Columns that name the groups to be fair to."
+    )
+    time: str = Field("", description="Column with each row's time.")
+    id: str = Field("", description="Column that identifies a row.")
+    missing_values: list[str] = Field(
+        default_factory=list, description="Tokens that mean missing, beside empty cells."
+    )
+    features: list[str] = Field(
+        default_factory=list,
+        description="Columns the model sees, in order. Default: the model's own names, "
+        "else all but target, sensitive, time and id.",
+    )
+
+
+class ModelTable(Table):
+    """``[model]``: the candidate's file and how far it is trusted."""
+
+    path: str = Field("model.skops", description="File of the candidate.")
+    train: str = Field("", description="Script that writes data and model where they are missing.")
+    trusted_types: list[str] = Field(
+        default_factory=list, description="Types that a skops file may name beside the known ones."
+    )
+    allow_pickle: bool = Field(False, description="Allow joblib and pickle files, which run code.")
+    thresholds: dict[str, Ratio] = Field(
+        default_factory=lambda: {"default": 0.5},
+        description="Score from which the positive class is answered.",
+    )
+    memory_mib: int = Field(2048, ge=64, description="Memory limit of a model's process.")
+    wall_limit_s: float = Field(30, gt=0, description="Longest that one batch may take.")
+
+    @model_validator(mode="after")
+    def _default_threshold(self) -> Self:
+        if set(self.thresholds) != {"default"}:
+            raise ValueError('thresholds holds exactly one key, "default"')
+        return self
+
+
+# --- app.toml: the gate ------------------------------------------------------------------
+
+
+class CheckPolicy(Table):
+    """What stands in ``[gate.<family>]`` and ``[gate.<family>.<check>]``; the narrower wins."""
+
+    enabled: bool = Field(True, description="Whether the check is an item of the gate.")
+    enforcement: Enforcement = Field(Enforcement.BLOCK, description="What a bad verdict does.")
+    decide: Literal["evidence", "proof", "estimate"] = Field(
+        "evidence", description="How an interval is held against a limit."
+    )
+    on_inconclusive: Enforcement = Field(
+        Enforcement.BLOCK, description="What an undecided verdict does: block or warn."
+    )
+    confidence_level: float = Field(0.95, gt=0, lt=1, description="Of each stated interval.")
+    family_error: float = Field(
+        0.05, gt=0, lt=1, description="Error rate over all groups or features of one check."
+    )
+
+
+class Family(CheckPolicy):
+    """One ``[gate.<family>]`` with a sub-table for each of its checks."""
+
+    #: Names that may stand as ``[gate.<family>.<name>]``.
+    CHECKS: ClassVar[frozenset[str]] = frozenset()
+
+    checks: dict[str, CheckPolicy] = Field(default_factory=dict, exclude=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _narrower_tables(cls, data: object) -> object:
+        """Turn ``[gate.family.check]`` into a policy that inherits the family's keys."""
+        if not isinstance(data, Mapping):
+            return data
+        own = {key: value for key, value in data.items() if key not in cls.CHECKS}
+        shared = {key: own[key] for key in CheckPolicy.model_fields if key in own}
+        for name in cls.CHECKS & set(data):
+            if not isinstance(data[name], Mapping):
+                # pydantic collects ValueError only.
+                raise ValueError(f"[{name}] is a table")  # noqa: TRY004
+            own.setdefault("checks", {})[name] = {**shared, **data[name]}
+        return own
+
+    def policy(self, check: str) -> CheckPolicy:
+        """Return the policy in force for one check of this family."""
+        if check in self.checks:
+            return self.checks[check]
+        return CheckPolicy(**{key: getattr(self, key) for key in CheckPolicy.model_fields})
+
+
+class DataQualityGate(Family):
+    """``[gate.data_quality]``."""
+
+    CHECKS = frozenset({"schema", "missing", "duplicates", "overlap", "leakage", "expectations"})
+
+    suite: str = Field(
+        "checks/{app}/expectations/*.json",
+        description="Great Expectations suites, relative to the project's root.",
+    )
+
+
+FairnessMetric = Literal[
+    "selection_rate",
+    "true_positive_rate",
+    "false_positive_rate",
+    "false_negative_rate",
+    "true_negative_rate",
+    "precision",
+    "accuracy",
+    "mean_absolute_error",
+]
+Aggregate = Literal["difference", "ratio"]
+
+
+class FairnessGate(Family):
+    """``[gate.fairness]``."""
+
+    CHECKS = frozenset(
+        f"{metric}_{aggregate}"
+        for metric in get_args(FairnessMetric)
+        for aggregate in get_args(Aggregate)
+    )
+
+    metrics: list[FairnessMetric] = Field(
+        default_factory=lambda: ["false_positive_rate", "false_negative_rate"],
+        description="What must be alike between groups, by fairlearn's names.",
+    )
+    aggregate: Aggregate = Field("difference", description="How two groups are compared.")
+    at_most: float = Field(0.1, gt=0, le=1, description="Largest difference between two groups.")
+    at_least: float = Field(0.8, gt=0, le=1, description="Smallest ratio between two groups.")
+    by: list[str] = Field(
+        default_factory=list, description="Attributes to group by. Default: all of `sensitive`."
+    )
+    min_group_size: int = Field(
+        30, ge=1, description="Rows a denominator needs before it says anything."
+    )
+    optional_groups: list[str] = Field(
+        default_factory=list, description='Groups that may be undecided, as "column=value".'
+    )
+
+
+class BaselineGate(Family):
+    """``[gate.baseline]``."""
+
+    CHECKS = frozenset({"beats", "no_worse_than"})
+
+    metric: Literal["accuracy", "mean_absolute_error"] | None = Field(
+        None, description="Default: accuracy, or mean_absolute_error for a regression."
+    )
+    beats: Literal["majority", "mean", "stump", "linear"] | None = Field(
+        None, description="Simple model to beat. Default: majority, or mean for a regression."
+    )
+    delta: float = Field(0.0, ge=0, description="By at least how much it must be beaten.")
+    margin: float = Field(0.02, ge=0, description="How far it may fall behind the live version.")
+
+
+class GateTables(Table):
+    """``[gate]``."""
+
+    data_quality: DataQualityGate = DataQualityGate()
+    fairness: FairnessGate = FairnessGate()
+    baseline: BaselineGate = BaselineGate()
+
+
+# --- app.toml: after the deploy ----------------------------------------------------------
+
+ActionName = Literal["alert", "freeze", "rollback", "default_output"]
+
+
+class MonitorTable(Table):
+    """What every ``[monitor.<name>]`` has."""
+
+    enabled: bool = Field(True, description="Whether this monitor judges live traffic.")
+    action: ActionName = Field("alert", description="The highest level this monitor may reach.")
+    window: Duration = Field(3600, gt=0, description="A window closes after this long,")
+    window_rows: int = Field(500, ge=20, description="or after this many rows, whichever is first.")
+    confidence_level: float = Field(0.95, gt=0, lt=1, description="Of each stated interval.")
+    family_error: float = Field(0.05, gt=0, lt=1, description="Error rate over all features.")
+    alert_after: int = Field(1, ge=1, description="FAILED windows in a row before an alert.")
+    freeze_after: int = Field(2, ge=1, description="FAILED windows in a row before a freeze.")
+    rollback_after: int = Field(3, ge=1, description="FAILED windows in a row before a rollback.")
+    clear_after: int = Field(3, ge=1, description="PASSED windows in a row that clear an incident.")
+
+
+class DataDriftMonitor(MonitorTable):
+    """``[monitor.data_drift]``."""
+
+    ks: Ratio = Field(0.1, description="Largest Kolmogorov-Smirnov distance of a number.")
+    psi: float = Field(0.2, gt=0, description="Largest population stability index of a category.")
+    missing: Ratio = Field(0.05, description="Largest rise of the missing or unseen share.")
+
+
+class ConceptDriftMonitor(MonitorTable):
+    """``[monitor.concept_drift]``."""
+
+    action: ActionName = "rollback"
+    tolerance: float = Field(0.02, ge=0, description="Rise of the loss that is ignored.")
+    average_run_length: float = Field(
+        100_000, ge=100, description="Labels to a false alarm, on average, at least."
+    )
+    block: int = Field(1, ge=1, description="Labels averaged into one look, where errors run.")
+
+
+class FairnessMonitor(MonitorTable):
+    """``[monitor.fairness]``."""
+
+    action: ActionName = "rollback"
+    metric: FairnessMetric = Field("accuracy", description="What is compared between groups.")
+    at_most: float = Field(0.1, gt=0, le=1, description="Largest difference between two groups.")
+    by: list[str] = Field(default_factory=list, description="Default: all of `sensitive`.")
+    min_group_size: int = Field(30, ge=1, description="Rows a group's denominator needs.")
+
+
+class ServiceMonitor(MonitorTable):
+    """``[monitor.service]``."""
+
+    action: ActionName = "rollback"
+    model_errors: Ratio = Field(
+        0.01, description="Largest share of valid rows on which the model raised or gave nonsense."
+    )
+    default_ratio: Ratio = Field(0.1, description="Largest share of default answers.")
+
+
+class MonitorTables(Table):
+    """``[monitor]``."""
+
+    data_drift: DataDriftMonitor = DataDriftMonitor()
+    concept_drift: ConceptDriftMonitor = ConceptDriftMonitor()
+    fairness: FairnessMonitor = FairnessMonitor()
+    service: ServiceMonitor = ServiceMonitor()
+
+
+class RolloutTable(Table):
+    """``[rollout]``."""
+
+    bake: Duration = Field(600, ge=0, description="How long a new version is watched.")
+    bake_min_rows: int = Field(0, ge=0, description="Rows it must answer before it is confirmed.")
+    evidence_max_age: Duration = Field(
+        30 * 86400, gt=0, description="Age after which evidence no longer opens the gate."
+    )
+    load_timeout: Duration = Field(
+        60, gt=0, description="How long a server may take to load a version."
+    )
+
+
+class AutoTable(Table):
+    """``[auto]``: what may happen without a human."""
+
+    rollback: bool = Field(True, description="Whether a monitor may roll back at all.")
+    on_no_target: Literal["freeze", "default_output"] = Field(
+        "freeze", description="What happens where there is nothing to go back to."
+    )
+    on_data_break: Literal["freeze", "default_output"] = Field(
+        "freeze", description="What happens where the old version would do no better."
+    )
+    grace: Duration = Field(600, ge=0, description="No action this long after a switch.")
+    cooldown: Duration = Field(1800, ge=0, description="Pause after an automatic move, doubling,")
+    cooldown_max: Duration = Field(86400, ge=0, description="up to this long.")
+    budget: int = Field(2, ge=0, description="Automatic moves in budget_window.")
+    budget_window: Duration = Field(86400, gt=0, description="See budget.")
+    qualify: bool = Field(True, description="Replay the failing window through the target first.")
+    targets_tried: int = Field(3, ge=1, description="Targets looked at before giving up.")
+
+
+class LabelsTable(Table):
+    """``[labels]``."""
+
+    delay: Duration = Field(7 * 86400, ge=0, description="How late a label may be.")
+    min_coverage: Ratio = Field(0.5, description="Share of due labels a verdict needs.")
+
+
+class LogTable(Table):
+    """``[log]``: what the prediction log keeps."""
+
+    inputs: Literal["all", "none"] = Field("all", description="Whether input rows are kept.")
+    retention: Duration = Field(30 * 86400, gt=0, description="How long rows are kept.")
+    redact: list[str] = Field(default_factory=list, description="Columns that are never written.")
+
+
+class ReportTable(Table):
+    """``[report]``."""
+
+    schedule: Literal["weekly", "daily", "none"] = Field(
+        "weekly", description="How often the drift report is mailed."
+    )
+
+
+class AppSettings(Table):
+    """The whole of one ``app.toml``, with its name and its folder."""
+
+    app: AppTable
+    data: DataTable
+    model: ModelTable = ModelTable()
+    gate: GateTables = GateTables()
+    monitor: MonitorTables = MonitorTables()
+    rollout: RolloutTable = RolloutTable()
+    auto: AutoTable = AutoTable()
+    labels: LabelsTable = LabelsTable()
+    log: LogTable = LogTable()
+    report: ReportTable = ReportTable()
+    name: str = Field("", exclude=True)
+    folder: Path = Field(Path(), exclude=True)
+
+    def path(self, text: str) -> str:
+        """Return a path of app.toml made absolute; a URL stays as it is."""
+        return text if "://" in text else str((self.folder / text).resolve())
+
+
+# --- reading -----------------------------------------------------------------------------
+
+
+def load_project(root: Path | str) -> ProjectSettings:
+    """Read ``mlguard.toml`` of the project at ``root``.
+
+    Raises
+    ------
+    NotFoundError
+        If there is no ``mlguard.toml``.
+    ConfigError
+        If it is not valid.
+    """
+    root = Path(root).resolve()
+    file = root / "mlguard.toml"
+    if not file.is_file():
+        raise NotFoundError(
+            f"no mlguard.toml in {root}",
+            hint="go to a project's folder, name one with --project, or make one: mlguard init",
+        )
+    return _validated(ProjectSettings, file, root=root)
+
+
+def load_app(project: ProjectSettings, name: str) -> AppSettings:
+    """Read ``serving/<name>/app.toml``.
+
+    Raises
+    ------
+    NotFoundError
+        If the project has no such app.
+    ConfigError
+        If the name or the file is not valid.
+    """
+    if not APP_NAME.fullmatch(name) or name in RESERVED_NAMES:
+        raise ConfigError(
+            f"{name!r} cannot be the name of an app",
+            hint="use 1 to 64 of a-z, 0-9, dot, dash, underscore; reserved: "
+            + ", ".join(sorted(RESERVED_NAMES)),
+        )
+    folder = project.root / "serving" / name
+    if not (folder / "app.toml").is_file():
+        known = project.app_names()
+        raise NotFoundError(
+            f"no app {name!r}: there is no {folder / 'app.toml'}",
+            hint=f"apps of this project: {', '.join(known) or 'none'}" + _nearest(name, known),
+        )
+    return _validated(AppSettings, folder / "app.toml", name=name, folder=folder)
+
+
+def find_root(start: Path | str | None = None) -> Path:
+    """Return the nearest folder at or above ``start`` that holds an ``mlguard.toml``."""
+    here = Path(start or Path.cwd()).resolve()
+    for folder in (here, *here.parents):
+        if (folder / "mlguard.toml").is_file():
+            return folder
+    return here
+
+
+def _validated(kind: type[AnyTable], file: Path, **extra: object) -> AnyTable:
+    try:
+        document = tomllib.loads(file.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{file} is not valid TOML: {error}", file=str(file)) from error
+    for key in extra:
+        if key in document:
+            raise ConfigError(_unknown(kind, file, "", key), file=str(file))
+    try:
+        return kind.model_validate({**document, **extra})
+    except ValidationError as error:
+        raise _config_error(kind, file, error) from error
+
+
+def _config_error(kind: type[Table], file: Path, error: ValidationError) -> ConfigError:
+    """Say what is wrong with the first few keys, as people wrote them."""
+    lines = []
+    for one in error.errors(include_url=False)[:5]:
+        *tables, key = (str(part) for part in one["loc"] or ("",))
+        table = ".".join(part for part in tables if part != "checks")
+        place = f"[{table}] {key}" if table else f"{key}"
+        if one["type"] == "extra_forbidden":
+            lines.append(_unknown(kind, file, table, key))
+        elif one["type"] == "missing":
+            lines.append(f"{file}: {place} is missing; {_meaning(kind, [*tables, key])}")
+        else:
+            found = "" if isinstance(one["input"], dict) else f" = {one['input']!r}"
+            why = one["msg"].removeprefix("Value error, ")
+            lines.append(f"{file}: {place}{found}: {why}")
+    return ConfigError("\n".join(lines), hint="see docs/reference/configuration.md", file=str(file))
+
+
+def _table(kind: type[Table], tables: list[str]) -> type[Table] | None:
+    for part in tables:
+        spec = kind.model_fields.get(part)
+        options = (*get_args(spec.annotation), spec.annotation) if spec else ()
+        if issubclass(kind, Family) and part in kind.CHECKS:
+            options = (CheckPolicy,)
+        inner = [one for one in options if isinstance(one, type) and issubclass(one, Table)]
+        if not inner:
+            return None
+        kind = inner[0]
+    return kind
+
+
+def _meaning(kind: type[Table], path: list[str]) -> str:
+    table = _table(kind, path[:-1])
+    spec = table.model_fields.get(path[-1]) if table else None
+    return f"write: {spec.description}" if spec and spec.description else "it is required"
+
+
+def _unknown(kind: type[Table], file: Path, table: str, key: str) -> str:
+    inner = _table(kind, table.split(".") if table else [])
+    known: set[str] = set()
+    if inner is not None:
+        hidden = {"root", "name", "folder", "checks"}
+        known = {
+            spec.alias or name
+            for name, spec in inner.model_fields.items()
+            if not (spec.exclude and name in hidden)
+        }
+        if issubclass(inner, Family):
+            known |= inner.CHECKS
+    where = f"[{table}]" if table else "the top level"
+    return f"{file}: unknown key {key!r} in {where}; known: {', '.join(sorted(known))}" + _nearest(
+        key, known
+    )
+
+
+def _nearest(name: str, known: set[str] | list[str]) -> str:
+    close = difflib.get_close_matches(name, sorted(known), n=1)
+    return f"; did you mean {close[0]!r}?" if close else ""

@@ -1,0 +1,1 @@
+"""The pytest plug-in: app.toml checks as items, fixtures, recorded results."""
