@@ -313,7 +313,7 @@ class FairnessGate(Family):
     )
 
     metrics: list[FairnessMetric] = Field(
-        default_factory=lambda: ["false_positive_rate", "false_negative_rate"],
+        ["false_positive_rate", "false_negative_rate"],
         description="What must be alike between groups, by fairlearn's names.",
     )
     aggregate: Aggregate = Field("difference", description="How two groups are compared.")
