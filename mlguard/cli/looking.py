@@ -1,0 +1,82 @@
+"""Commands that look and change nothing: ``status``, ``history``, ``report``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mlguard.cli import options
+from mlguard.cli.app import app
+from mlguard.cli.session import session
+
+
+@app.command()
+def status(
+    name: Annotated[str | None, typer.Argument(metavar="[APP]", help="One app only.")] = None,
+    project: options.ProjectDir = None,
+    json: options.Json = False,
+    quiet: options.Quiet = False,
+    no_color: options.NoColor = False,
+) -> None:
+    """Say what serves, since when and why; what is watched; what a rollback would do."""
+    with session("status", project=project, json=json, quiet=quiet, no_color=no_color) as run:
+        found = run.project.status(name)
+        from mlguard.cli.status import status_document, status_lines
+
+        run.say(status_lines(found))
+        run.document(status_document(found, one=name is not None))
+        run.end(max((one.exit_code for one in found), default=0))
+
+
+@app.command()
+def history(
+    name: Annotated[str | None, typer.Argument(metavar="[APP]", help="One app only.")] = None,
+    at: Annotated[
+        str | None,
+        typer.Option("--at", metavar="TIME", help="What served at this time (ISO 8601, UTC)."),
+    ] = None,
+    verify: Annotated[
+        bool, typer.Option("--verify", help="Check that no entry was edited or deleted.")
+    ] = False,
+    limit: Annotated[int, typer.Option("--limit", min=1, help="Newest entries to show.")] = 30,
+    project: options.ProjectDir = None,
+    json: options.Json = False,
+    quiet: options.Quiet = False,
+    no_color: options.NoColor = False,
+) -> None:
+    """Show what was done to an app, by whom and why, the newest last."""
+    with session("history", project=project, json=json, quiet=quiet, no_color=no_color) as run:
+        found = run.project.history(name, at=at, verify=verify, limit=limit)
+        from mlguard.cli.status import history_document, history_lines
+
+        run.say(history_lines(found))
+        run.document(history_document(found))
+        run.end(found.exit_code)
+
+
+@app.command()
+def report(
+    name: options.App,
+    window: Annotated[
+        str, typer.Option("--window", metavar="TIME", help='How far back, e.g. "24h" or "7d".')
+    ] = "7d",
+    html: Annotated[
+        Path | None,
+        typer.Option("--html", metavar="FILE", help="Where to write it.  [default: reports/APP/]"),
+    ] = None,
+    email: Annotated[bool, typer.Option("--email", help="Mail it as well.")] = False,
+    project: options.ProjectDir = None,
+    json: options.Json = False,
+    quiet: options.Quiet = False,
+    no_color: options.NoColor = False,
+) -> None:
+    """Write the drift and quality report of a window of live traffic."""
+    with session("report", project=project, json=json, quiet=quiet, no_color=no_color) as run:
+        with run.steps(f"reporting on {name}") as steps:
+            made = run.project.report(name, window=window, html=html, email=email, progress=steps)
+        from mlguard.cli.terminal import sentences
+
+        run.say(sentences(made.lines, made.next_step))
+        run.document(made.to_json())

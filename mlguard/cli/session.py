@@ -1,0 +1,148 @@
+"""One run of one command: what it prints, where, and the exit code it ends with.
+
+* People read stdout; progress and errors go to stderr.
+* With ``--json`` stdout holds exactly one document, also when the command failed.
+* Every :class:`~mlguard.errors.MlguardError` carries its exit code; anything else that escapes
+  is a bug or an outage and ends with 3, never 1: 1 means that a gate said no.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json as json_module
+import os
+import sys
+import traceback
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from mlguard.errors import MlguardError
+
+if TYPE_CHECKING:
+    from mlguard.cli.terminal import Line, Steps, Terminal
+    from mlguard.project import Project
+
+INTERRUPTED = 130
+
+
+@dataclass
+class Session:
+    """What a command needs: its project, a place to print, a way to end.
+
+    Attributes
+    ----------
+    command : str
+        Name of the command, as it stands in the JSON document.
+    json : bool
+        Whether stdout gets one JSON document instead of text.
+    quiet : bool
+        Whether only errors and the JSON document are printed.
+    """
+
+    command: str
+    root: Path | None
+    json: bool
+    quiet: bool
+    no_color: bool
+    exit_code: int = 0
+    _terminal: Terminal | None = None
+    _project: Project | None = field(default=None, repr=False)
+
+    @property
+    def terminal(self) -> Terminal:
+        """Where text goes."""
+        if self._terminal is None:
+            from mlguard.cli.terminal import Terminal
+
+            self._terminal = Terminal(no_color=self.no_color)
+        return self._terminal
+
+    @property
+    def project(self) -> Project:
+        """The project that the command is about."""
+        if self._project is None:
+            from mlguard.project import Project
+
+            self._project = Project(self.root)
+        return self._project
+
+    def say(self, lines: Sequence[Line]) -> None:
+        """Print text for people; nothing with ``--json`` or ``--quiet``."""
+        if not self.json and not self.quiet:
+            self.terminal.write(lines)
+
+    @contextlib.contextmanager
+    def steps(self, title: str, total: int | None = None) -> Iterator[Steps]:
+        """Show the progress of long work on stderr: a bar on a terminal, else a line a step."""
+        with self.terminal.steps(title, total=total, silent=self.quiet or self.json) as steps:
+            yield steps
+
+    def document(self, document: dict[str, Any]) -> None:
+        """Print the JSON document, where one was asked for."""
+        if self.json:
+            sys.stdout.write(json_module.dumps(document, allow_nan=False, default=str) + "\n")
+            sys.stdout.flush()
+
+    def end(self, exit_code: int) -> None:
+        """Set the exit code that the command ends with."""
+        self.exit_code = exit_code
+
+
+def _failure(session: Session, error: MlguardError) -> None:
+    if session.json:
+        from mlguard.deploy.outcome import Outcome
+
+        outcome = Outcome(
+            command=session.command,
+            app=str(error.data.get("app", "")),
+            exit_code=error.exit_code,
+            error=error.to_json(),
+        )
+        session.document(outcome.to_json())
+        return
+    sys.stderr.write(f"mlguard {session.command}: {error.message}\n")
+    if error.hint:
+        sys.stderr.write(f"  next: {error.hint}\n")
+
+
+@contextlib.contextmanager
+def session(
+    command: str, *, project: Path | None, json: bool, quiet: bool, no_color: bool
+) -> Iterator[Session]:
+    """Run the body of one command and leave with its exit code.
+
+    Raises
+    ------
+    typer.Exit
+        Always, with the command's exit code.
+    """
+    run = Session(
+        command=command,
+        root=project,
+        json=json,
+        quiet=quiet,
+        no_color=no_color or bool(os.environ.get("NO_COLOR")),
+    )
+    try:
+        yield run
+    except MlguardError as error:
+        _failure(run, error)
+        run.end(error.exit_code)
+    except (KeyboardInterrupt, BrokenPipeError):
+        run.end(INTERRUPTED)
+    except typer.Exit:
+        raise
+    except Exception as error:  # noqa: BLE001  the boundary: 3 is promised for every bug
+        bug = MlguardError(
+            f"{type(error).__name__}: {error}",
+            hint="this is a bug of mlguard or a broken dependency; nothing was decided",
+        )
+        if not run.json:
+            traceback.print_exc()
+        _failure(run, bug)
+        run.end(bug.exit_code)
+    raise typer.Exit(run.exit_code)

@@ -1,0 +1,214 @@
+"""How findings look on a terminal.
+
+80 columns, no boxes, one blank line between thoughts, a shape beside every verdict so that
+colour is never alone.  A line is a list of (text, style) pieces; styles are green, yellow, red,
+dim and bold, and vanish where stdout is no terminal.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import textwrap
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+from mlguard import wording
+from mlguard.results import CheckResult, Finding, GateDecision, Measurement, Verdict
+
+if TYPE_CHECKING:
+    from rich.progress import Progress, TaskID
+
+    from mlguard.deploy.outcome import Outcome
+
+WIDTH = 80
+#: Width of the first column of a gate: the family's name.
+FAMILY = 15
+#: Characters of a line beyond which text from outside is cut.
+LONGEST = 1000
+
+Piece = tuple[str, str]
+Line = str | list[Piece]
+
+STYLES = {
+    Verdict.PASSED: "green",
+    Verdict.SKIPPED: "dim",
+    Verdict.WARNED: "yellow",
+    Verdict.INCONCLUSIVE: "dim",
+    Verdict.ERRORED: "red",
+    Verdict.FAILED: "red",
+}
+
+
+class Steps:
+    """Progress of one long piece of work."""
+
+    def __init__(self, bar: Progress | None, task: TaskID | None, *, silent: bool) -> None:
+        self._bar = bar
+        self._task = task
+        self._silent = silent
+
+    def total(self, steps: int) -> None:
+        """Say how many steps there will be."""
+        if self._bar is not None and self._task is not None:
+            self._bar.update(self._task, total=steps)
+
+    def step(self, text: str, advance: int = 1) -> None:
+        """Say that a step is done or under way."""
+        if self._bar is not None and self._task is not None:
+            self._bar.update(self._task, description=text[: WIDTH - 34], advance=advance)
+        elif not self._silent:
+            sys.stderr.write(f"{text}\n")
+            sys.stderr.flush()
+
+    def __call__(self, text: str) -> None:
+        """Say that a step is done: a ``Steps`` is itself a progress callback."""
+        self.step(text)
+
+
+class Terminal:
+    """Where a command prints."""
+
+    def __init__(self, *, no_color: bool) -> None:
+        self.no_color = no_color
+
+    def write(self, lines: Sequence[Line]) -> None:
+        """Print lines to stdout, coloured where stdout is a terminal."""
+        if self.no_color or not sys.stdout.isatty():
+            sys.stdout.write("".join(f"{plain(line)}\n" for line in lines))
+            sys.stdout.flush()
+            return
+        from rich.console import Console
+        from rich.text import Text
+
+        console = Console(highlight=False)
+        for line in lines:
+            pieces = [(wording.printable(line, LONGEST), "")] if isinstance(line, str) else line
+            text = Text.assemble(
+                *((wording.printable(part, LONGEST), style) for part, style in pieces)
+            )
+            console.print(text, soft_wrap=True)
+
+    @contextlib.contextmanager
+    def steps(self, title: str, *, total: int | None, silent: bool) -> Iterator[Steps]:
+        """Show progress on stderr."""
+        if silent or not sys.stderr.isatty():
+            yield Steps(None, None, silent=silent)
+            return
+        from rich.console import Console
+        from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+        console = Console(stderr=True, no_color=self.no_color)
+        columns = (TextColumn("{task.description}"), BarColumn(16), TimeElapsedColumn())
+        with Progress(*columns, console=console, transient=True) as bar:
+            yield Steps(bar, bar.add_task(title, total=total), silent=False)
+
+
+def plain(line: Line) -> str:
+    """Return a line without its styles."""
+    text = line if isinstance(line, str) else "".join(part for part, _ in line)
+    return wording.printable(text, LONGEST).rstrip()
+
+
+def verdict_piece(verdict: Verdict, text: str = "") -> Piece:
+    """Return a verdict's shape and word, in its colour."""
+    return (f"{verdict.mark} {text or verdict.word}", STYLES[verdict])
+
+
+def indented(text: str, indent: int, first: int | None = None) -> list[str]:
+    """Wrap text to the screen's width behind an indent."""
+    return textwrap.wrap(
+        text,
+        width=WIDTH,
+        initial_indent=" " * (indent if first is None else first),
+        subsequent_indent=" " * indent,
+        break_long_words=True,
+        break_on_hyphens=False,
+    ) or [" " * indent]
+
+
+def headline(left: str, right: Piece) -> Line:
+    """Return a line with one thing at its left and one at its right."""
+    gap = max(2, WIDTH - len(left) - len(right[0]))
+    return [(left, "bold"), (" " * gap, ""), right]
+
+
+def measurement(one: Measurement) -> str:
+    """Write one group's number: ``F 0.31 [0.27, 0.35], n = 1,204``."""
+    label = one.group.partition("=")[2] or one.group or one.name
+    return f"{label} {wording.estimate(one.value, _bounds(one), one.n, unit=one.unit)}"
+
+
+def _bounds(one: Measurement) -> tuple[float, float] | None:
+    return None if one.low is None or one.high is None else (one.low, one.high)
+
+
+def gate_lines(decision: GateDecision) -> list[Line]:
+    """Show what a gate found: families that are well in a line, the rest in full."""
+    right = ("✓ allowed", "green") if decision.allowed else ("✗ refused", "red")
+    lines: list[Line] = [headline(f"{decision.app}  candidate {decision.candidate}", right)]
+    families: dict[str, list[CheckResult]] = {}
+    for one in decision.results:
+        families.setdefault(one.family, []).append(one)
+    for family, results in families.items():
+        lines += _family_lines(family.replace("_", " "), results)
+    lines += [[(text, "dim")] for item in decision.not_applicable for text in indented(item, 4, 2)]
+    return lines
+
+
+def _family_lines(family: str, results: Sequence[CheckResult]) -> list[Line]:
+    well = [one for one in results if one.verdict in (Verdict.PASSED, Verdict.SKIPPED)]
+    rest = [one for one in results if one not in well]
+    lines: list[Line] = []
+    label = f"  {family:<{FAMILY}}"
+    if well:
+        passed = sum(one.verdict is Verdict.PASSED for one in well)
+        lines.append([(label, ""), ("✓ ", "green"), (f"{passed} of {len(results)}", "")])
+        label = " " * len(label)
+    for one in sorted(rest, key=lambda one: -one.verdict.severity):
+        lines += finding_lines(one, label)
+        label = " " * len(label)
+    return lines
+
+
+def finding_lines(one: Finding, label: str) -> list[Line]:
+    """Show one finding in full: verdict, sentence, groups."""
+    indent = len(label) + 2
+    first, *more = indented(f"{one.name}: {one.summary}", indent)
+    lines: list[Line] = [
+        [(label, ""), (f"{one.verdict.mark} ", STYLES[one.verdict]), (first.strip(), "")],
+        *more,
+    ]
+    if isinstance(one, CheckResult) and one.waived_by:
+        lines.append([(" " * indent + f"waived by {one.waived_by}", "yellow")])
+    groups = [measurement(group) for group in one.measurements if group.group]
+    lines += _columns(groups, indent)
+    return lines
+
+
+def _columns(cells: Sequence[str], indent: int) -> list[Line]:
+    """Lay short cells side by side as far as the screen goes."""
+    if not cells:
+        return []
+    width = max(len(cell) for cell in cells) + 3
+    per_line = max(1, (WIDTH - indent) // width)
+    return [
+        " " * indent + "".join(f"{cell:<{width}}" for cell in cells[start : start + per_line])
+        for start in range(0, len(cells), per_line)
+    ]
+
+
+def sentences(lines: Sequence[str], next_step: str) -> list[Line]:
+    """Show what happened and, last of all, the next command to type."""
+    shown: list[Line] = []
+    for line in lines:
+        shown += list(indented(line, 2))
+    if next_step:
+        shown.append([("  next: ", "dim"), (next_step, "")])
+    return shown
+
+
+def outcome_lines(outcome: Outcome) -> list[Line]:
+    """Show what a command did: the gate where it ran, then what happened, then what is next."""
+    lines = gate_lines(outcome.decision) if outcome.decision is not None else []
+    return [*lines, *sentences(outcome.lines, outcome.next_step)]

@@ -1,0 +1,1 @@
+"""From a model file to live traffic and back: training, rollout, watching."""
