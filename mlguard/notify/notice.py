@@ -1,0 +1,460 @@
+"""Facts into words: what a person is told about each kind of event.
+
+A notice answers, in this order: what happened, what serves now, why (number, limit, interval,
+n), what mlguard did, what you can do next.  Whoever decided may give any of these answers in
+the facts (``happened``, ``serves``, ``why``, ``did``, ``next``); what is missing is said here.
+
+Rules: a notice never holds a row of data; a group with fewer than :data:`SMALL_GROUP` rows is
+named without its figures; passwords in addresses are struck out; text from outside is made
+printable.  Sentences say what differs and by how much, never that something is fair or safe.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from mlguard.results import Verdict
+from mlguard.wording import count, estimate, moment, number, printable
+
+#: Below this many rows a group's figure could point at a person.
+SMALL_GROUP = 10
+#: Rows of a table in a mail; the rest is counted.
+TABLE_ROWS = 30
+
+Tone = Literal["failed", "warned", "passed", "undecided"]
+
+_SECRET = re.compile(r"(://[^\s:/@]+:)[^\s@/]+(@)")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """One line of the table of a notice: a verdict or a group's figure."""
+
+    name: str
+    estimate: str
+    limit: str = ""
+    verdict: Verdict | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Notice:
+    """What one message says.
+
+    Attributes
+    ----------
+    kind : str
+        Kind of the facts, e.g. ``"rolled_back"``.
+    state : str
+        What stands in brackets in the subject: the part that changes within a thread.
+    identity : str
+        What stands behind it: the same for every message of a thread.
+    headline, serves, why, did, next_step, command : str
+        The five answers, and the command of the last alone.
+    tone : str
+        How bad it is, as a verdict's word; it chooses colour and shape.
+    at : float or None
+        When it happened (seconds, UTC).
+    numbers : tuple of (str, str)
+        The decisive number and what belongs to it, label and text.
+    table_title : str
+    table : tuple of Row
+    more_rows : int
+        Rows that did not fit.
+    project, environment, app : str
+    incident : int or None
+    """
+
+    kind: str
+    state: str
+    identity: str
+    headline: str
+    serves: str
+    why: str
+    did: str
+    next_step: str
+    command: str
+    tone: Tone
+    at: float | None
+    numbers: tuple[tuple[str, str], ...]
+    table_title: str
+    table: tuple[Row, ...]
+    more_rows: int
+    project: str
+    environment: str
+    app: str
+    incident: int | None
+
+    @property
+    def subject(self) -> str:
+        """Subject line: the state in brackets, the identity outside.
+
+        Gmail threads by subject and ignores what stands in brackets, so all that changes
+        within an incident stands inside them and nothing that identifies it does.
+        """
+        return f"[{self.state}] {self.identity}"
+
+    @property
+    def mark(self) -> str:
+        """Shape beside the headline, so that colour is never alone."""
+        return {"failed": "✗", "warned": "!", "passed": "✓", "undecided": "?"}[self.tone]
+
+
+def without_small_groups(value: Any) -> Any:
+    """Return JSON-like facts with the figures of small groups taken out.
+
+    A mapping that names a ``group`` and has ``n`` below :data:`SMALL_GROUP` loses every
+    number but says why.
+    """
+    if isinstance(value, Mapping):
+        n = value.get("n")
+        if value.get("group") and isinstance(n, int | float) and n < SMALL_GROUP:
+            return {
+                "group": value["group"],
+                "name": value.get("name", ""),
+                "suppressed": f"fewer than {SMALL_GROUP} rows",
+            }
+        return {key: without_small_groups(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [without_small_groups(one) for one in value]
+    return value
+
+
+def without_secrets(value: Any) -> Any:
+    """Return JSON-like facts with the passwords inside addresses struck out."""
+    if isinstance(value, Mapping):
+        return {str(key): without_secrets(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [without_secrets(one) for one in value]
+    return _SECRET.sub(r"\1***\2", value) if isinstance(value, str) else value
+
+
+class _Facts:
+    """Facts of one event, read with care: any of them may be absent or strange."""
+
+    def __init__(self, kind: str, facts: Mapping[str, Any]) -> None:
+        self.kind = kind
+        self.raw = facts
+        self.app = self.text("app", 64)
+        self.version = self._version("version") or self._version("from")
+        self.source = self._version("from") or self.version
+        self.target = self._version("to")
+        self.check = self.text("check", 120) or self.text("monitor", 120)
+        incident = facts.get("incident")
+        self.incident = incident if isinstance(incident, int) else None
+        self.generation = facts.get("generation")
+        self.automatic = bool(facts.get("automatic", True))
+
+    def text(self, key: str, limit: int = 600) -> str:
+        """Return a fact as printable text, empty where it is absent."""
+        value = self.raw.get(key)
+        return printable(value, limit) if isinstance(value, str | int) and value != "" else ""
+
+    def _version(self, key: str) -> str:
+        value = self.raw.get(key)
+        if isinstance(value, Mapping):
+            value = value.get("name") or value.get("version")
+        return printable(value, 64) if isinstance(value, str) and value else ""
+
+    def figure(self, key: str) -> float | None:
+        """Return a fact that is a number."""
+        value = self.raw.get(key)
+        return float(value) if isinstance(value, int | float) else None
+
+    @property
+    def interval(self) -> Sequence[float | None] | None:
+        found = self.raw.get("interval")
+        return found if isinstance(found, list | tuple) and len(found) == 2 else None  # noqa: PLR2004 - low, high
+
+    @property
+    def n(self) -> int | None:
+        found = self.raw.get("n")
+        return int(found) if isinstance(found, int | float) else None
+
+    @property
+    def measured(self) -> str:
+        """The decisive number with interval and n, and its limit."""
+        value = self.figure("value")
+        if value is None:
+            return ""
+        text = estimate(value, self.interval, self.n)
+        limit = self.figure("limit")
+        return f"{text}; limit {number(limit)}" if limit is not None else text
+
+    @property
+    def serving(self) -> str:
+        """What serves after the event, as a sentence."""
+        generation = f", generation {self.generation}" if self.generation else ""
+        if self.target:
+            return f"{self.target} serves now{generation}."
+        if self.version:
+            return f"{self.version} keeps serving{generation}."
+        return "What serves was not changed."
+
+
+def _because(facts: _Facts) -> str:
+    reason = facts.text("reason")
+    measured = facts.measured
+    if facts.check and measured:
+        sentence = f"{facts.check} on {facts.source or 'the live version'}: {measured}."
+        return f"{sentence} {reason}".strip() if reason and reason not in sentence else sentence
+    return reason or (f"{facts.check} failed." if facts.check else "")
+
+
+def _rolled_back(facts: _Facts) -> dict[str, str]:
+    source, target = facts.source or "the live version", facts.target or "the version before"
+    hold = (
+        f"{source} is quarantined: the same bytes will not be deployed again. "
+        f"New deploys of {facts.app} are held."
+        if facts.automatic
+        else f"{source} stays in the registry."
+    )
+    resolves = f" --resolves {facts.incident}" if facts.incident and facts.automatic else ""
+    return {
+        "state": f"ROLLED BACK {source} → {target}",
+        "headline": f"{facts.app} was rolled back from {source} to {target}.",
+        "did": f"mlguard switched all traffic from {source} to {target} in one step. {hold}",
+        "next": f"See what led to it, fix {source}, then deploy the fix as a new version"
+        + (" (it lifts the hold):" if resolves else ":"),
+        "command": f"mlguard deploy {facts.app}{resolves}",
+    }
+
+
+def _default_output(facts: _Facts) -> dict[str, str]:
+    return {
+        "state": "DEFAULT OUTPUT",
+        "headline": f"{facts.app} answers with its default output.",
+        "serves": f"No model serves {facts.app}: every request gets the default output "
+        "and says so.",
+        "did": f"mlguard took {facts.source or 'the live version'} out of traffic; "
+        "there was no version to go back to.",
+        "next": "A human is needed. See what happened, then deploy a version that passes:",
+        "command": f"mlguard deploy {facts.app}"
+        + (f" --resolves {facts.incident}" if facts.incident else ""),
+    }
+
+
+def _frozen(facts: _Facts) -> dict[str, str]:
+    return {
+        "state": "FROZEN",
+        "headline": f"New deploys of {facts.app} are held.",
+        "did": "mlguard holds promotions; what serves was not changed, and a rollback stays "
+        "possible.",
+        "next": "See the evidence, then decide: roll back, or deploy a fix.",
+        "command": f"mlguard status {facts.app}",
+    }
+
+
+def _alert(facts: _Facts) -> dict[str, str]:
+    what = facts.check or "a monitor"
+    version = f" on {facts.version}" if facts.version else ""
+    return {
+        "state": "FIRING",
+        "headline": f"{what} of {facts.app} is over its limit{version}.",
+        "did": "mlguard opened an incident. No traffic was moved.",
+        "next": "Look at the window that failed:",
+        "command": f"mlguard report {facts.app}",
+    }
+
+
+def _cleared(facts: _Facts) -> dict[str, str]:
+    return {
+        "state": "CLEARED",
+        "headline": f"{facts.check or 'The incident'} of {facts.app} is back within its limit.",
+        "did": "mlguard closed the incident.",
+        "next": "Nothing is needed. The history has the whole story:",
+        "command": f"mlguard history {facts.app}",
+    }
+
+
+def _refused(facts: _Facts) -> dict[str, str]:
+    candidate = facts.text("candidate", 64) or facts.target or facts.source or "A candidate"
+    return {
+        "state": "REFUSED",
+        "headline": f"{candidate} was refused for {facts.app}.",
+        "serves": f"{facts.text('active', 64) or 'The version before'} keeps serving. "
+        "Nothing was changed.",
+        "did": "mlguard kept the evidence and moved no traffic.",
+        "next": "See which checks said no, with their numbers:",
+        "command": f"mlguard check {facts.app}",
+    }
+
+
+def _blind(facts: _Facts) -> dict[str, str]:
+    return {
+        "state": "BLIND",
+        "headline": f"{facts.app} is not being watched: {facts.check or 'a monitor'} gives no "
+        "verdict.",
+        "did": "mlguard holds promotions until it can judge again; no traffic was moved.",
+        "next": "See which monitor is blind and why:",
+        "command": f"mlguard status {facts.app}",
+    }
+
+
+def _report(facts: _Facts) -> dict[str, str]:
+    worst = facts.text("state", 40)
+    return {
+        "state": f"REPORT {worst}".strip(),
+        "headline": f"Report of {facts.app}.",
+        "next": "The whole report, with every feature:",
+        "command": f"mlguard report {facts.app} --html report.html",
+    }
+
+
+def _test(facts: _Facts) -> dict[str, str]:
+    return {
+        "state": "TEST",
+        "headline": "Mail from mlguard arrives.",
+        "serves": "Nothing was changed.",
+        "why": "Somebody asked for a test message.",
+        "did": "mlguard sent this message, to this address only.",
+        "next": "Nothing is needed.",
+        "command": f"mlguard status {facts.app}".strip(),
+    }
+
+
+def _any(facts: _Facts) -> dict[str, str]:
+    what = printable(facts.kind, 64).replace("_", " ")
+    return {
+        "state": what.upper(),
+        "headline": f"{facts.app}: {what}.",
+        "did": "mlguard wrote it into the history.",
+        "next": "See the history:",
+        "command": f"mlguard history {facts.app}",
+    }
+
+
+_WORDS: dict[str, tuple[Tone, Callable[[_Facts], dict[str, str]]]] = {
+    "rolled_back": ("failed", _rolled_back),
+    "default_output": ("failed", _default_output),
+    "frozen": ("warned", _frozen),
+    "alert": ("warned", _alert),
+    "cleared": ("passed", _cleared),
+    "refused": ("failed", _refused),
+    "blind": ("warned", _blind),
+    "report": ("undecided", _report),
+    "test": ("passed", _test),
+}
+
+#: Kinds of facts that have words of their own.
+KINDS = tuple(_WORDS)
+
+
+def notice(kind: str, facts: Mapping[str, Any], *, topic: str = "") -> Notice:
+    """Put the facts of one event into words.
+
+    Parameters
+    ----------
+    kind : str
+        One of :data:`KINDS`; any other gets general words.
+    facts : mapping
+        JSON-compatible values; any may be absent.
+    topic : str
+        What the thread is about, e.g. the incident's monitor; default: the check.
+
+    Returns
+    -------
+    Notice
+    """
+    facts = without_small_groups(without_secrets(facts))
+    known = _Facts(kind, facts)
+    tone, words = _WORDS.get(kind, ("undecided", _any))
+    said = {"serves": known.serving, "why": _because(known), **words(known)}
+    for key in ("headline", "serves", "why", "did", "next", "command"):
+        given = known.text({"headline": "happened"}.get(key, key), 1200)
+        said[key] = given or said.get(key, "")
+    if facts.get("next") and not facts.get("command"):
+        said["command"] = ""
+    if kind == "report" and facts.get("verdict") in ("failed", "warned", "passed"):
+        tone = facts["verdict"]
+    at = known.figure("at")
+    table, more = _table(facts)
+    return Notice(
+        kind=printable(kind, 64),
+        state=printable(said["state"], 150).replace("[", "(").replace("]", ")"),
+        identity=_identity(known, topic),
+        headline=said["headline"],
+        serves=said["serves"],
+        why=said["why"],
+        did=said["did"],
+        next_step=said["next"],
+        command=said["command"],
+        tone=tone,
+        at=at,
+        numbers=_numbers(known),
+        table_title=known.text("table_title", 120),
+        table=table,
+        more_rows=more,
+        project=known.text("project", 64),
+        environment=known.text("environment", 64),
+        app=known.app,
+        incident=known.incident,
+    )
+
+
+def _identity(facts: _Facts, topic: str) -> str:
+    place = " ".join(part for part in ("mlguard", facts.text("environment", 64), facts.app) if part)
+    about = printable(topic, 100) or facts.text("topic", 100) or facts.check
+    if not about and facts.source:
+        about = facts.source
+    parts = [about] if about else []
+    if facts.incident is not None:
+        parts.append(f"incident {facts.incident}")
+    text = f"{place}: {', '.join(parts)}" if parts else place
+    return text.replace("[", "(").replace("]", ")")
+
+
+def _numbers(facts: _Facts) -> tuple[tuple[str, str], ...]:
+    rows = [("Check", facts.check)]
+    if facts.figure("value") is not None:
+        rows.append(("Value", estimate(facts.figure("value"), facts.interval, facts.n)))
+    if facts.figure("limit") is not None:
+        rows.append(("Limit", number(facts.figure("limit"))))
+    rows += [
+        ("Window", _window(facts)),
+        ("Generation", str(facts.generation or "")),
+        ("Cause", facts.text("cause", 200)),
+        ("By", facts.text("actor", 200)),
+    ]
+    return tuple((label, text) for label, text in rows if text)
+
+
+def _window(facts: _Facts) -> str:
+    window = facts.raw.get("window")
+    if not isinstance(window, Mapping):
+        return facts.text("window")
+    start, end = window.get("start"), window.get("end")
+    if not (isinstance(start, int | float) and isinstance(end, int | float)):
+        return ""
+    text = f"{moment(start)} to {moment(end)}"
+    for key, what in (("n_rows", "predictions"), ("n_labels", "labels")):
+        if isinstance(window.get(key), int):
+            text += f", {count(window[key])} {what}"
+    return text
+
+
+def _table(facts: Mapping[str, Any]) -> tuple[tuple[Row, ...], int]:
+    """Rows of judged figures, or of measurements per group, whichever the facts hold."""
+    found = facts.get("figures") or facts.get("measurements") or []
+    rows = [_row(one) for one in found if isinstance(one, Mapping)] if found else []
+    return tuple(rows[:TABLE_ROWS]), max(0, len(rows) - TABLE_ROWS)
+
+
+def _row(one: Mapping[str, Any]) -> Row:
+    name = printable(one.get("name") or one.get("id") or "", 120)
+    subject = printable(one.get("subject") or one.get("group") or "", 120)
+    if subject:
+        name = f"{name} {subject}".strip()
+    if one.get("suppressed"):
+        return Row(name=name, estimate=str(one["suppressed"]))
+    interval = one.get("interval") or (one.get("low"), one.get("high"))
+    value, n, limit = one.get("value"), one.get("n"), one.get("limit")
+    verdict = one.get("verdict")
+    return Row(
+        name=name,
+        estimate=estimate(value, interval, n) if isinstance(value, int | float) else "no estimate",
+        limit=number(limit) if isinstance(limit, int | float) else "",
+        verdict=Verdict(verdict) if verdict in tuple(Verdict) else None,
+    )
