@@ -1,0 +1,177 @@
+"""``service``: whether the version answers what it was asked.
+
+Two findings a window.  ``service.model_errors`` counts rows that were valid and on which the
+model raised, died or gave nonsense; it is a hard check, because such a row is broken whatever
+the world does.  A bad request is the caller's and is not counted, nor is an answer that came
+too late: a slow machine is no broken model.  ``service.default_ratio`` counts every default
+answer to a valid row, whatever the cause.
+
+A broken model should not need a whole window to be found: the first 20, 40, 80, … rows of an
+open window are looked at as well, and the error of all looks together is kept below the
+window's own (Bonferroni over the looks).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import numpy as np
+
+from mlguard.config import AppSettings, ServiceMonitor
+from mlguard.monitors.window import WindowData
+from mlguard.results import Measurement, MonitorResult, Verdict
+from mlguard.stats.proportions import wilson_interval
+
+#: Rows below which nothing is said.
+N_MIN = 20
+#: Explanations of a default answer that say nothing about the model (words of the HTTP contract).
+NOT_THE_MODEL = frozenset(
+    {
+        "Failed to retrieve a prediction response within the specified latency SLO",
+        "No connected models found for query",
+    }
+)
+
+
+class Service:
+    """Shares of model errors and of default answers, held against their limits.
+
+    Parameters
+    ----------
+    settings : ServiceMonitor
+        ``[monitor.service]``.
+    reference : mapping
+        Not used: a share of errors has an absolute limit.
+    app : AppSettings
+        The app that is watched.
+    """
+
+    id: ClassVar[str] = "service"
+    clock: ClassVar[str] = "rows"
+
+    def __init__(
+        self, settings: ServiceMonitor, reference: Mapping[str, Any], app: AppSettings
+    ) -> None:
+        del reference, app
+        self.settings = settings
+        self.looks = tuple(
+            N_MIN * 2**power
+            for power in range(max(1, math.ceil(math.log2(settings.window_rows / N_MIN))))
+            if N_MIN * 2**power < settings.window_rows
+        )
+
+    def judge(self, window: WindowData) -> list[MonitorResult]:
+        """Judge a closed window."""
+        return self._judge(window, looks=1)
+
+    def look(self, window: WindowData) -> list[MonitorResult]:
+        """Judge the first rows of a window that is still open; FAILED is final."""
+        return self._judge(window, looks=len(self.looks) + 1)
+
+    def _judge(self, window: WindowData, *, looks: int) -> list[MonitorResult]:
+        ours = window.valid & ~np.isin(window.explanation.astype(str), list(NOT_THE_MODEL))
+        return [
+            self._share(
+                "model_errors",
+                int((window.default & ours).sum()),
+                window,
+                limit=self.settings.model_errors,
+                looks=looks,
+                words="valid rows on which the model gave no prediction",
+                next_step="see the explanations in the prediction log, then deploy a fixed model",
+            ),
+            self._share(
+                "default_ratio",
+                int((window.default & window.valid).sum()),
+                window,
+                limit=self.settings.default_ratio,
+                looks=looks,
+                words="valid rows that got the default answer",
+                next_step="compare slo_ms in app.toml with the latencies on /metrics",
+            ),
+        ]
+
+    def _share(
+        self,
+        name: str,
+        count: int,
+        window: WindowData,
+        *,
+        limit: float,
+        looks: int,
+        words: str,
+        next_step: str,
+    ) -> MonitorResult:
+        n = int(window.valid.sum())
+        facts: dict[str, Any] = {
+            "id": f"service.{name}",
+            "limit": limit,
+            "n": n,
+            "n_min": N_MIN,
+            "window": window.window,
+            "version": window.version,
+        }
+        if n < N_MIN:
+            return MonitorResult(
+                verdict=Verdict.INCONCLUSIVE,
+                summary=f"{n} valid rows, {N_MIN} are needed",
+                reason="few",
+                **facts,
+            )
+        level = 1 - (1 - self.settings.confidence_level) / looks
+        low, high = wilson_interval(count, n, confidence_level=level)
+        value = count / n
+        if low > limit:
+            verdict, reason = Verdict.FAILED, "limit_exceeded"
+        elif value > limit:
+            verdict, reason = Verdict.WARNED, "not_proven"
+        else:
+            verdict, reason = Verdict.PASSED, ""
+        return MonitorResult(
+            verdict=verdict,
+            summary=f"{value:.1%} of {n} {words} ({low:.1%} to {high:.1%}), at most {limit:.1%}",
+            value=value,
+            interval=(low, high),
+            reason=reason,
+            next_step="" if verdict is Verdict.PASSED else next_step,
+            measurements=(Measurement(name=name, value=value, n=n, low=low, high=high),),
+            **facts,
+        )
+
+
+def judge_load(version: str, reasons: Mapping[str, str], n_servers: int) -> MonitorResult | None:
+    """Judge whether the active version could be loaded anywhere.
+
+    Parameters
+    ----------
+    version : str
+        Name of the active version.
+    reasons : mapping of str to str
+        Servers that could not load it, each with its reason.
+    n_servers : int
+        Servers that are alive.
+
+    Returns
+    -------
+    MonitorResult or None
+        FAILED where no server could load it; None where no server is alive.
+    """
+    if not n_servers:
+        return None
+    failed = len(reasons) >= n_servers
+    why = next(iter(reasons.values()), "")
+    return MonitorResult(
+        id="service.load",
+        verdict=Verdict.FAILED if failed else Verdict.PASSED,
+        summary=f"{n_servers - len(reasons)} of {n_servers} servers could load {version}"
+        + (f": {why}" if why else ""),
+        value=len(reasons) / n_servers,
+        limit=0.0,
+        n=n_servers,
+        n_min=1,
+        version=version,
+        reason="not_loaded" if failed else "",
+        next_step="mlguard deploy a version that loads" if failed else "",
+    )
