@@ -234,7 +234,7 @@ def pair_rows_needed(
     Examples
     --------
     >>> pair_rows_needed(0.3, limit=0.1, z=1.96)
-    320
+    330
     """
 
     def power(n: int) -> float:
@@ -300,11 +300,12 @@ def least_rows(power: Callable[[int], float]) -> int | None:
     """
     if power(MOST_ROWS) < POWER:
         return None
-    few, enough = 1.0, float(MOST_ROWS)
-    while enough / few > 1.01:  # noqa: PLR2004 - finer than the two digits that are told
-        middle = math.sqrt(few * enough)
-        few, enough = (few, middle) if power(round(middle)) >= POWER else (middle, enough)
-    return two_digits(math.floor(enough))
+    few, enough = 1, MOST_ROWS
+    while enough - few > 1:
+        # In the logarithm while the bounds are far apart, by halves when they are near.
+        middle = math.isqrt(few * enough) if enough > 4 * few else (few + enough) // 2
+        few, enough = (few, middle) if power(middle) >= POWER else (middle, enough)
+    return two_digits(enough)
 
 
 def two_digits(n: int) -> int:
@@ -319,15 +320,15 @@ def two_digits(n: int) -> int:
     return -(-n // step) * step
 
 
-def smallest_limit(supported: Callable[[float], bool], *, worst: float = 1.0) -> float | None:
+def smallest_limit(supported: Callable[[float], bool], *, worst: float = 0.5) -> float | None:
     """Return the tightest limit that data could judge, rounded up to a hundredth.
 
     Parameters
     ----------
     supported : callable
         Whether the data has support for a limit; it rises with the limit.
-    worst : float, default 1
-        Loosest limit tried.
+    worst : float, default 0.5
+        Loosest limit tried; twice as much is the end of the scale.
 
     Returns
     -------
@@ -370,7 +371,7 @@ def rate_power(n: int, rate: float, *, limit: float, z: float) -> float:
     Examples
     --------
     >>> round(rate_power(1000, 0.02, limit=0.01, z=1.96), 2)
-    0.79
+    0.78
     """
     low, high = -1, n + 1
     while high - low > 1:
@@ -397,7 +398,7 @@ def rate_rows_needed(*, limit: float, z: float) -> int | None:
     Examples
     --------
     >>> rate_rows_needed(limit=0.01, z=1.96)
-    1100
+    970
     """
     return least_rows(lambda n: rate_support(n, limit=limit, z=z))
 
