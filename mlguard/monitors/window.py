@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
-from numpy.typing import NDArray
+import numpy.typing as npt
 
 from mlguard.results import Window
 
@@ -27,24 +27,10 @@ if TYPE_CHECKING:
 
     from mlguard.data.labels import Label
 
-#: Columns of the prediction log that are no features.
-FIXED_COLUMNS = frozenset(
-    {
-        "query_id",
-        "time",
-        "generation",
-        "default",
-        "explanation",
-        "output",
-        "score",
-        "uid",
-        "groups",
-        "latency_ms",
-        "valid",
-    }
-)
+#: Put by the log before the name of a feature that one of its own columns has too.
+_CLASHING = "feature:"
 
-Objects = NDArray[np.object_]
+Objects = npt.NDArray[np.object_]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,25 +84,28 @@ class WindowData:
         Who sent each label, None where there is none.
     seq : ndarray of int64
         Place of each label in the order of arrival, 0 where there is none.
+    arrived : ndarray of float64
+        When each label was stored, NaN where there is none.
     coverage : Coverage or None
         How mature the labels are; None where nobody counted.
     """
 
     version: str
     generation: int
-    query_id: NDArray[np.int64]
-    time: NDArray[np.float64]
-    columns: Mapping[str, NDArray[Any]]
+    query_id: npt.NDArray[np.int64]
+    time: npt.NDArray[np.float64]
+    columns: Mapping[str, npt.NDArray[Any]]
     output: Objects
-    score: NDArray[np.float64]
-    default: NDArray[np.bool_]
-    valid: NDArray[np.bool_]
+    score: npt.NDArray[np.float64]
+    default: npt.NDArray[np.bool_]
+    valid: npt.NDArray[np.bool_]
     explanation: Objects
     groups: Sequence[Mapping[str, str]]
     label: Objects
-    labelled: NDArray[np.bool_]
+    labelled: npt.NDArray[np.bool_]
     source: Objects
-    seq: NDArray[np.int64]
+    seq: npt.NDArray[np.int64]
+    arrived: npt.NDArray[np.float64]
     coverage: Coverage | None = None
 
     def __len__(self) -> int:
@@ -133,7 +122,7 @@ class WindowData:
             generation=self.generation,
         )
 
-    def take(self, index: NDArray[Any] | slice) -> Self:
+    def take(self, index: npt.NDArray[Any] | slice) -> Self:
         """Return some of the rows, by position or by mask."""
         places = np.arange(len(self))[index]
         changed: dict[str, Any] = {
@@ -161,7 +150,7 @@ class WindowData:
             found[place] = None if value is None else str(value)
         return found
 
-    def with_answers(self, output: Objects, score: NDArray[np.float64] | None) -> Self:
+    def with_answers(self, output: Objects, score: npt.NDArray[np.float64] | None) -> Self:
         """Return the same rows as if another version had answered them."""
         n = len(self)
         return dataclasses.replace(
@@ -193,6 +182,8 @@ def window_data(
     coverage : Coverage, optional
         How mature the labels are.
     """
+    from mlguard.data.prediction_log import FIXED_COLUMNS
+
     labels = labels or {}
     ids = table.column("query_id").to_numpy()
     joined = [labels.get(int(one)) for one in ids]
@@ -202,7 +193,7 @@ def window_data(
         query_id=ids.astype(np.int64),
         time=table.column("time").to_numpy().astype(np.float64),
         columns={
-            name: _values(table.column(name))
+            name.removeprefix(_CLASHING): _values(table.column(name))
             for name in table.column_names
             if name not in FIXED_COLUMNS
         },
@@ -219,11 +210,12 @@ def window_data(
         labelled=np.array([one is not None for one in joined], dtype=bool),
         source=_objects([None if one is None else one.source for one in joined]),
         seq=np.array([0 if one is None else one.seq for one in joined], dtype=np.int64),
+        arrived=np.array([np.nan if one is None else one.at for one in joined], dtype=np.float64),
         coverage=coverage,
     )
 
 
-def _values(column: pa.ChunkedArray) -> NDArray[Any]:
+def _values(column: pa.ChunkedArray) -> npt.NDArray[Any]:
     import pyarrow as pa
 
     if pa.types.is_floating(column.type) or (
@@ -243,7 +235,7 @@ def _objects(values: Sequence[Any]) -> Objects:
     return found
 
 
-def _flags(column: pa.ChunkedArray) -> NDArray[np.bool_]:
+def _flags(column: pa.ChunkedArray) -> npt.NDArray[np.bool_]:
     return np.array([bool(one) for one in column.to_pylist()], dtype=bool)
 
 
@@ -263,7 +255,7 @@ def _group(text: str | None) -> dict[str, str]:
 
 
 def cut(
-    times: NDArray[np.float64], *, window_s: float, window_rows: int, now: float
+    times: npt.NDArray[np.float64], *, window_s: float, window_rows: int, now: float
 ) -> list[tuple[int, int]]:
     """Return the closed windows in a run of rows.
 
