@@ -1,0 +1,1 @@
+"""Tables of rows: reading them, describing them, logging predictions and labels."""

@@ -1,0 +1,378 @@
+"""Mergeable summaries of columns: what drift is judged on.
+
+A reference table fixes a grid for every feature; a summary counts on that grid.  Summaries of
+parts merge to the summary of the whole (counts exactly, moments up to rounding), in any order
+and grouping, so each process summarises its own traffic and a verdict costs the same however
+many rows it stands for.
+
+The grid of a number has a cell for each different value of the reference where there are at
+most :data:`CELLS` of them, else cells of about equal mass between its quantiles.  A cell
+holds its upper edge; below the smallest and above the largest value lie two cells that are
+empty in the reference.  A summary of a number takes at most 4 kB as JSON.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from mlguard.data.schema import Kind
+
+#: Most cells of a number's grid, without the two beyond the reference's range.
+CELLS = 96
+#: Most categories counted by name; rarer ones of the reference share one count.
+NAMED_CATEGORIES = 200
+#: What the score's profile is called among the features.
+SCORE = "score"
+
+Shape = Literal["number", "category"]
+_SHAPES: dict[Kind, Shape] = {
+    "number": "number",
+    "integer": "number",
+    "time": "number",
+    "boolean": "category",
+    "category": "category",
+    "text": "category",
+}
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class FeatureProfile:
+    """Counts of one column on a fixed grid.
+
+    Attributes
+    ----------
+    shape : {"number", "category"}
+        Which of the two grids it has.
+    edges : ndarray of float64, shape (n_edges,)
+        Upper edges of the cells of a number, rising; empty for a category.
+    categories : tuple of str
+        Categories counted by name, sorted; empty for a number.
+    counts : ndarray of int64
+        For a number ``(n_edges + 1,)``: cell i holds ``edges[i-1] < x <= edges[i]``.  For a
+        category ``(n_categories + 2,)``: the named ones, the reference's unnamed ones, unseen.
+    missing : int
+        Missing cells, NaN among them; not in ``counts``.
+    shift : float
+        What moments are measured from (the reference's mean), so that they keep their digits.
+    total, squares : float
+        Sum of ``x - shift`` and of its square over the finite values.
+    low, high : float
+        Smallest and largest value; inf and -inf where there is none.
+    rare : frozenset of str
+        Categories of the reference that are not counted by name.
+    """
+
+    shape: Shape
+    edges: npt.NDArray[np.float64]
+    categories: tuple[str, ...]
+    counts: npt.NDArray[np.int64]
+    missing: int = 0
+    shift: float = 0.0
+    total: float = 0.0
+    squares: float = 0.0
+    low: float = math.inf
+    high: float = -math.inf
+    rare: frozenset[str] = frozenset()
+
+    @property
+    def n(self) -> int:
+        """Values counted, without the missing ones."""
+        return int(self.counts.sum())
+
+    @property
+    def n_rows(self) -> int:
+        """Values counted and missing cells together."""
+        return self.n + self.missing
+
+    @property
+    def missing_share(self) -> float:
+        """Share of missing cells; NaN without rows."""
+        return self.missing / self.n_rows if self.n_rows else math.nan
+
+    @property
+    def unseen_share(self) -> float:
+        """Share of values that the reference never had; NaN without values, 0 for a number."""
+        if not self.n:
+            return math.nan
+        return 0.0 if self.shape == "number" else int(self.counts[-1]) / self.n
+
+    @property
+    def mean(self) -> float:
+        """Mean of the finite values; NaN for a category or without any."""
+        n = self.n if self.shape == "number" else 0
+        return self.shift + self.total / n if n else math.nan
+
+    @property
+    def variance(self) -> float:
+        """Population variance of the finite values; NaN for a category or without any."""
+        n = self.n if self.shape == "number" else 0
+        return max(self.squares / n - (self.total / n) ** 2, 0.0) if n else math.nan
+
+    @classmethod
+    def reference(cls, values: npt.ArrayLike, kind: Kind) -> Self:
+        """Make the grid from a column and count the column on it.
+
+        Parameters
+        ----------
+        values : array_like of shape (n_rows,)
+            None and NaN are missing.
+        kind : Kind
+            Text is counted like categories, booleans as ``"True"`` and ``"False"``.
+        """
+        if _SHAPES[kind] == "number":
+            numbers = _numbers(values)
+            finite = numbers[np.isfinite(numbers)]
+            shift = float(finite.mean()) if finite.size else 0.0
+            edges = _edges(finite)
+            empty = cls("number", edges, (), np.zeros(len(edges) + 1, np.int64), shift=shift)
+            return empty.summarise(numbers)
+        seen = Counter(_texts(values))
+        seen.pop(None, None)
+        named = sorted(key for key, _ in seen.most_common(NAMED_CATEGORIES) if key is not None)
+        rare = frozenset(key for key in seen if key is not None) - frozenset(named)
+        counts = np.zeros(len(named) + 2, np.int64)
+        empty = cls("category", np.empty(0), tuple(named), counts, rare=rare)
+        return empty.summarise(values)
+
+    def summarise(self, values: npt.ArrayLike) -> Self:
+        """Return the counts of another column on this grid.
+
+        Parameters
+        ----------
+        values : array_like of shape (n_rows,)
+            None and NaN are missing; infinite numbers fall into the outermost cells and are
+            left out of the moments.
+        """
+        if self.shape == "category":
+            return self._categories_of(values)
+        numbers = _numbers(values)
+        present = numbers[~np.isnan(numbers)]
+        cells = np.searchsorted(self.edges, present, side="left")
+        finite = present[np.isfinite(present)]
+        distance = finite - self.shift
+        return type(self)(
+            "number",
+            self.edges,
+            (),
+            np.bincount(cells, minlength=len(self.edges) + 1).astype(np.int64),
+            missing=int(numbers.size - present.size),
+            shift=self.shift,
+            total=float(distance.sum()),
+            squares=float(distance @ distance),
+            low=float(finite.min()) if finite.size else math.inf,
+            high=float(finite.max()) if finite.size else -math.inf,
+        )
+
+    def _categories_of(self, values: npt.ArrayLike) -> Self:
+        seen = Counter(_texts(values))
+        missing = seen.pop(None, 0)
+        counts = np.zeros(len(self.categories) + 2, np.int64)
+        for place, key in enumerate(self.categories):
+            counts[place] = seen.pop(key, 0)
+        counts[-2] = sum(seen.pop(key, 0) for key in self.rare & seen.keys())
+        counts[-1] = seen.total()
+        return type(self)(
+            "category", self.edges, self.categories, counts, missing=missing, rare=self.rare
+        )
+
+    def merge(self, other: Self) -> Self:
+        """Return the summary of both parts together.
+
+        Raises
+        ------
+        ValueError
+            If the two were counted on different grids.
+        """
+        same = (
+            self.shape == other.shape
+            and self.categories == other.categories
+            and self.rare == other.rare
+            and self.shift == other.shift
+            and np.array_equal(self.edges, other.edges)
+        )
+        if not same:
+            raise ValueError("two summaries merge only on the same grid")
+        return type(self)(
+            self.shape,
+            self.edges,
+            self.categories,
+            self.counts + other.counts,
+            missing=self.missing + other.missing,
+            shift=self.shift,
+            total=self.total + other.total,
+            squares=self.squares + other.squares,
+            low=min(self.low, other.low),
+            high=max(self.high, other.high),
+            rare=self.rare,
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the profile as strict JSON values."""
+        document: dict[str, Any] = {
+            "shape": self.shape,
+            "counts": self.counts.tolist(),
+            "missing": self.missing,
+        }
+        if self.shape == "category":
+            return document | {"categories": list(self.categories), "rare": sorted(self.rare)}
+        return document | {
+            "edges": self.edges.tolist(),
+            "shift": self.shift,
+            "total": self.total,
+            "squares": self.squares,
+            "low": None if math.isinf(self.low) else self.low,
+            "high": None if math.isinf(self.high) else self.high,
+        }
+
+    @classmethod
+    def from_json(cls, document: Mapping[str, Any]) -> Self:
+        """Rebuild the profile from :meth:`to_json`."""
+        low, high = document.get("low"), document.get("high")
+        return cls(
+            document["shape"],
+            np.asarray(document.get("edges", ()), np.float64),
+            tuple(document.get("categories", ())),
+            np.asarray(document["counts"], np.int64),
+            missing=document["missing"],
+            shift=document.get("shift", 0.0),
+            total=document.get("total", 0.0),
+            squares=document.get("squares", 0.0),
+            low=math.inf if low is None else low,
+            high=-math.inf if high is None else high,
+            rare=frozenset(document.get("rare", ())),
+        )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Profile:
+    """Summaries of a table's columns, on the grids of one reference.
+
+    Attributes
+    ----------
+    features : dict of str to FeatureProfile
+        One for each column of the reference; scores stand under :data:`SCORE` if the caller
+        passed them as a column.
+    n_rows : int
+        Rows summarised.
+    """
+
+    features: dict[str, FeatureProfile] = field(default_factory=dict)
+    n_rows: int = 0
+
+    def __getitem__(self, name: str) -> FeatureProfile:
+        return self.features[name]
+
+    @classmethod
+    def reference(
+        cls, columns: Mapping[str, npt.ArrayLike], kinds: Mapping[str, Kind] | None = None
+    ) -> Self:
+        """Make the grids from a reference table and summarise it.
+
+        Parameters
+        ----------
+        columns : mapping of str to array_like of shape (n_rows,)
+            The reference, by column.
+        kinds : mapping of str to Kind, optional
+            Kind of each column; one that is not named is a number.
+
+        Raises
+        ------
+        ValueError
+            If columns differ in length.
+        """
+        given = kinds or {}
+        n_rows = _length(columns)
+        features = {
+            name: FeatureProfile.reference(values, given.get(name, "number"))
+            for name, values in columns.items()
+        }
+        return cls(features, n_rows)
+
+    def summarise(self, columns: Mapping[str, npt.ArrayLike]) -> Self:
+        """Summarise other rows on the same grids.
+
+        Parameters
+        ----------
+        columns : mapping of str to array_like of shape (n_rows,)
+            Columns that the reference does not have are ignored; a column that is absent
+            counts as missing in every row.
+
+        Raises
+        ------
+        ValueError
+            If columns differ in length.
+        """
+        n_rows = _length(columns)
+        absent = np.full(n_rows, None, dtype=object)
+        features = {
+            name: one.summarise(columns.get(name, absent)) for name, one in self.features.items()
+        }
+        return type(self)(features, n_rows)
+
+    def merge(self, other: Self) -> Self:
+        """Return the summary of both parts together.
+
+        Raises
+        ------
+        ValueError
+            If the two were made on different references.
+        """
+        if self.features.keys() != other.features.keys():
+            raise ValueError("two summaries merge only with the same columns")
+        features = {name: one.merge(other.features[name]) for name, one in self.features.items()}
+        return type(self)(features, self.n_rows + other.n_rows)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the profile as strict JSON values."""
+        features = {name: one.to_json() for name, one in self.features.items()}
+        return {"n_rows": self.n_rows, "features": features}
+
+    @classmethod
+    def from_json(cls, document: Mapping[str, Any]) -> Self:
+        """Rebuild the profile from :meth:`to_json`."""
+        features = {
+            name: FeatureProfile.from_json(one) for name, one in document["features"].items()
+        }
+        return cls(features, document["n_rows"])
+
+
+def _length(columns: Mapping[str, npt.ArrayLike]) -> int:
+    lengths = {len(np.asarray(values)) for values in columns.values()}
+    if len(lengths) > 1:
+        raise ValueError(f"columns of different length: {sorted(lengths)}")
+    return lengths.pop() if lengths else 0
+
+
+def _edges(finite: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Return the upper edges: of nothing and the least value, then of the reference's cells."""
+    if not finite.size:
+        return np.empty(0)
+    different = np.unique(finite)
+    if len(different) > CELLS:
+        shares = np.linspace(0, 1, CELLS + 1)[1:]
+        # Quantiles that occur in the data keep a heavily repeated value in a cell of its own.
+        different = np.unique(np.quantile(finite, shares, method="inverted_cdf"))
+    return np.concatenate([[np.nextafter(finite.min(), -np.inf)], different])
+
+
+def _numbers(values: npt.ArrayLike) -> npt.NDArray[np.float64]:
+    """Return a column as float64 with NaN for what is missing."""
+    column = np.asarray(values)
+    if np.issubdtype(column.dtype, np.datetime64):
+        seconds = column.astype("datetime64[ns]").astype(np.int64) / 1e9
+        return np.where(np.isnat(column), np.nan, seconds)
+    return column.astype(np.float64)  # None becomes NaN
+
+
+def _texts(values: npt.ArrayLike) -> list[str | None]:
+    """Return a column as text with None for what is missing."""
+    column: list[Any] = np.asarray(values, dtype=object).tolist()
+    # NaN is the one value that differs from itself.
+    return [None if one is None or one != one else str(one) for one in column]  # noqa: PLR0124

@@ -1,0 +1,1 @@
+"""Models: files, schemas, versions' manifests, one way to call them, and their isolation."""

@@ -1,0 +1,118 @@
+"""A version is a manifest and the bytes of a model; its identity is what it does.
+
+The digest covers what decides an answer: the model's bytes and format, the shape of its inputs
+and outputs, thresholds, runtime and predictor code.  It does not cover what merely describes
+the data of the day (ranges and categories seen) or says who may read the file, so the same
+model is the same version when its data file is refreshed, and a quarantine cannot be left by
+adding a row.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, Self
+
+from mlguard.config import ModelTable
+from mlguard.data.frames import file_digest
+from mlguard.models.formats import Format, sniff
+from mlguard.models.schema import InputSchema, Task
+
+#: What the identity needs of each feature.
+_SHAPE = ("name", "kind")
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """Everything about a version but the model's bytes.
+
+    Attributes
+    ----------
+    model_sha256 : str
+        SHA-256 of the model file, 64 hex digits.
+    model_format : {"skops", "pickle"}
+        What the file is.
+    input_schema : dict
+        :meth:`InputSchema.to_json`.
+    thresholds : dict of str to float
+        Score from which the positive class is answered, under ``"default"``.
+    runtime : {"original"}
+        What runs the model.
+    task : {"classification", "regression"}
+        Kind of prediction.
+    trusted_types : tuple of str
+        Types the file may name beside the known ones.
+    allow_pickle : bool
+        Whether the file may run code when it is read.
+    predictor_code : dict of str to str
+        Files of a Python predictor, by name; empty for an estimator.
+    """
+
+    model_sha256: str
+    model_format: Format
+    input_schema: dict[str, Any]
+    thresholds: dict[str, float] = field(default_factory=lambda: {"default": 0.5})
+    runtime: Literal["original"] = "original"
+    task: Task = "classification"
+    trusted_types: tuple[str, ...] = ()
+    allow_pickle: bool = False
+    predictor_code: dict[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, model_path: Path | str, schema: InputSchema, model: ModelTable) -> Self:
+        """Describe a model file by an app's settings.
+
+        Raises
+        ------
+        ModelFileError
+            If the file is missing or no model.
+        """
+        model_format = sniff(model_path)
+        return cls(
+            file_digest(str(model_path)),
+            model_format,
+            schema.to_json(),
+            dict(model.thresholds),
+            task=schema.task,
+            trusted_types=tuple(model.trusted_types),
+            allow_pickle=model.allow_pickle,
+        )
+
+    @property
+    def schema(self) -> InputSchema:
+        """The input schema as an object."""
+        return InputSchema.from_json(self.input_schema)
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of what decides an answer, 64 hex digits."""
+        features = [
+            {key: one[key] for key in _SHAPE} for one in self.input_schema.get("features", ())
+        ]
+        content = {
+            "model_sha256": self.model_sha256,
+            "model_format": self.model_format,
+            "input_schema": {**self.input_schema, "features": features},
+            "thresholds": {key: float(value) for key, value in self.thresholds.items()},
+            "runtime": self.runtime,
+            "task": self.task,
+            "predictor_code": self.predictor_code,
+        }
+        text = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the manifest as JSON values."""
+        return {**dataclasses.asdict(self), "trusted_types": list(self.trusted_types)}
+
+    @classmethod
+    def from_json(cls, document: Mapping[str, Any]) -> Self:
+        """Rebuild the manifest from :meth:`to_json`."""
+        names = {spec.name for spec in dataclasses.fields(cls)}
+        known = {key: value for key, value in document.items() if key in names}
+        known["trusted_types"] = tuple(known.get("trusted_types", ()))
+        return cls(**known)

@@ -1,0 +1,455 @@
+"""One way to call every scikit-learn model, and one shape for what comes back.
+
+Rows go in as the model met them in training: a table becomes a data frame with the features in
+order, a list of numbers an array.  Scores come out as one number for two classes or a
+regression, as one row per class for more.
+
+Labels of two classes are taken from the score and the version's own threshold, never from the
+model's ``predict``, so that the threshold on the version's card is the one in force.  Where a
+model has no probabilities, its decision function is squashed by the logistic function: the
+order of scores is the same, and 0.5 stands where the model's own boundary is.
+
+A row whose score is not finite is not valid; the others of its batch are.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from mlguard.data.frames import file_digest, select_columns
+from mlguard.errors import DataError, IntegrityError, MlguardError, ModelRunError
+from mlguard.models.bundle import Manifest
+from mlguard.models.formats import load_model
+from mlguard.models.schema import Feature, InputSchema
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_DTYPES: dict[str, Any] = {"doubles": np.float64, "floats": np.float32, "ints": np.int64}
+#: Object arrays larger than this hold data, not the parts of an ensemble.
+_LARGEST_ENSEMBLE = 100_000
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Predictions:
+    """What a model answered for some rows.
+
+    Attributes
+    ----------
+    labels : ndarray of shape (n_rows,)
+        Classes in the dtype of the model's own, or float64 for a regression.
+    scores : ndarray of float64, shape (n_rows,) or (n_rows, n_classes), or None
+        Two classes: score of the second, in [0, 1].  More classes: one column for each, in the
+        order of the schema's classes.  Regression: the value.  None: the model gives none.
+    valid : ndarray of bool, shape (n_rows,)
+        False where the model raised or answered NaN or infinity; label and score of such a
+        row mean nothing.
+    reasons : dict of int to str
+        Why a row is not valid, by its place.
+    """
+
+    labels: npt.NDArray[Any]
+    scores: npt.NDArray[np.float64] | None
+    valid: npt.NDArray[np.bool_]
+    reasons: dict[int, str] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def outputs(self) -> list[Any]:
+        """Return the labels as Python scalars: ``0``, not ``np.int64(0)``."""
+        return [one.item() if isinstance(one, np.generic) else one for one in self.labels.tolist()]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the predictions as JSON values; scores of invalid rows may be NaN."""
+        return {
+            "labels": self.outputs(),
+            "scores": None if self.scores is None else self.scores.tolist(),
+            "valid": self.valid.tolist(),
+            "reasons": {str(place): why for place, why in self.reasons.items()},
+        }
+
+    @classmethod
+    def from_json(cls, document: Mapping[str, Any]) -> Predictions:
+        """Rebuild the predictions from :meth:`to_json`."""
+        scores = document["scores"]
+        return cls(
+            as_labels(document["labels"]),
+            None if scores is None else np.asarray(scores, np.float64),
+            np.asarray(document["valid"], np.bool_),
+            {int(place): why for place, why in document["reasons"].items()},
+        )
+
+
+def as_labels(values: Sequence[Any]) -> npt.NDArray[Any]:
+    """Return Python scalars as an array: numbers in their own dtype, text as objects."""
+    if all(isinstance(one, (bool, int, float)) for one in values):
+        return np.asarray(values)
+    return np.asarray(values, dtype=object)
+
+
+class Predictor:
+    """A loaded model behind the one way to call it.
+
+    Parameters
+    ----------
+    estimator : Any
+        A fitted model with ``predict``, and ``predict_proba`` or ``decision_function`` if it
+        has scores.
+    schema : InputSchema
+        What it takes and gives.
+    thresholds : mapping of str to float, optional
+        Under ``"default"``, the score from which the second of two classes is answered.
+    """
+
+    def __init__(
+        self,
+        estimator: Any,
+        schema: InputSchema,
+        thresholds: Mapping[str, float] | None = None,
+    ) -> None:
+        self.estimator = estimator
+        self.input_schema = schema
+        self.threshold = float((thresholds or {}).get("default", 0.5))
+        self._classes = _fitted_classes(estimator, schema)
+        self._framed = schema.input == "table" or _selects_by_name(estimator)
+        self._silenced = not self._framed and _knows_names(estimator)
+
+    @property
+    def classes(self) -> tuple[Any, ...] | None:
+        """Possible outputs as Python scalars, in the order of the scores; None: regression."""
+        return None if self._classes is None else tuple(self._classes.tolist())
+
+    @property
+    def needs_pandas(self) -> bool:
+        """Whether rows are turned into data frames for this model."""
+        return self._framed
+
+    def predict(self, rows: Any, *, isolate_failures: bool = False) -> Predictions:
+        """Answer some rows.
+
+        Parameters
+        ----------
+        rows : DataFrame, ndarray or list, n_rows long
+            A data frame needs the features by name and may have more columns.  Otherwise rows
+            are sequences in the order of the features; for a table they may be mappings by
+            name.  Missing: None or NaN.
+        isolate_failures : bool, default False
+            If the model raises on a batch, find the rows that make it raise and answer the
+            others.
+
+        Returns
+        -------
+        Predictions
+
+        Raises
+        ------
+        ModelRunError
+            If the model raised, or answered another number of rows or no labels.
+        DataError
+            If a data frame lacks a feature.
+        """
+        n_rows = len(rows)
+        if n_rows == 0:
+            return self._empty()
+        if isolate_failures:
+            return self._isolated(rows, 0, n_rows)
+        return self._answered(rows)
+
+    def _isolated(self, rows: Any, start: int, stop: int) -> Predictions:
+        """Answer rows start to stop; halve them until those that raise stand alone."""
+        part = rows.iloc[start:stop] if hasattr(rows, "iloc") else rows[start:stop]
+        try:
+            return self._answered(part)
+        except ModelRunError as error:
+            if stop - start == 1:
+                return self._failed(error.message)
+        middle = (start + stop) // 2
+        return _joined(self._isolated(rows, start, middle), self._isolated(rows, middle, stop))
+
+    def _answered(self, rows: Any) -> Predictions:
+        try:
+            with warnings.catch_warnings():
+                if self._silenced:
+                    # The names are checked by the schema, before the values come here.
+                    warnings.filterwarnings("ignore", "X does not have valid feature names")
+                prepared = self._prepared(rows)
+                if self._classes is None:
+                    return self._regression(prepared, len(rows))
+                return self._classification(self._classes, prepared, len(rows))
+        except MlguardError:
+            raise
+        # The model is somebody else's code: it may raise anything.
+        except Exception as error:
+            why = str(error).strip().partition("\n")[0]
+            raise ModelRunError(
+                f"the model raised {type(error).__name__}: {why}"
+                if why
+                else f"the model raised {type(error).__name__}",
+                hint="try the same rows on the model in a Python session",
+            ) from error
+
+    # --- rows in ---------------------------------------------------------------------------
+
+    def _prepared(self, rows: Any) -> Any:
+        features = self.input_schema.features
+        frame = rows if hasattr(rows, "iloc") else None
+        if self.input_schema.input in ("strings", "bytes"):
+            return _single(rows if frame is None else frame[features[0].name].tolist())
+        if self._framed:
+            return _frame(rows, features) if frame is None else _typed(frame, features)
+        dtype = _DTYPES[self.input_schema.input]
+        if frame is not None:
+            named = select_columns(frame, [one.name for one in features], where="the rows")
+            return named.to_numpy(dtype)
+        values = np.asarray(rows, dtype)
+        if values.ndim != 2 or values.shape[1] != len(features):  # noqa: PLR2004 - a table
+            raise DataError(
+                f"rows of shape {values.shape}, expected (n_rows, {len(features)})",
+                hint=f"give each row as {', '.join(one.name for one in features)}",
+            )
+        return values
+
+    # --- answers out -----------------------------------------------------------------------
+
+    def _regression(self, prepared: Any, n_rows: int) -> Predictions:
+        values = _shaped(self.estimator.predict(prepared), "predict", (n_rows,)).astype(np.float64)
+        return Predictions(values, values, *_validity(np.isfinite(values)))
+
+    def _classification(self, classes: npt.NDArray[Any], prepared: Any, n_rows: int) -> Predictions:
+        scores = self._scores(prepared, n_rows, len(classes))
+        if scores is None or len(classes) == 1:
+            labels = _shaped(self.estimator.predict(prepared), "predict", (n_rows,))
+            return Predictions(_own(labels, classes), None, *_validity(_known(labels)))
+        if len(classes) == 2:  # noqa: PLR2004 - two classes are the special case
+            valid = np.isfinite(scores)
+            # Comparing NaN is False, hence the first class: `valid` says it means nothing.
+            chosen = (scores >= self.threshold).astype(np.intp)
+        else:
+            valid = np.asarray(np.isfinite(scores).all(axis=1), np.bool_)
+            chosen = np.argmax(np.where(np.isfinite(scores), scores, -np.inf), axis=1)
+        return Predictions(classes[chosen], scores, *_validity(valid))
+
+    def _scores(self, prepared: Any, n_rows: int, n_classes: int) -> npt.NDArray[np.float64] | None:
+        """Return the scores as :class:`Predictions` holds them, None where the model has none."""
+        if hasattr(self.estimator, "predict_proba"):
+            shape = (n_rows, n_classes)
+            found = _shaped(self.estimator.predict_proba(prepared), "predict_proba", shape)
+            scores = found.astype(np.float64)
+            return scores[:, 1] if n_classes == 2 else scores  # noqa: PLR2004
+        if n_classes != 2 or not hasattr(self.estimator, "decision_function"):  # noqa: PLR2004
+            return None
+        found = _shaped(self.estimator.decision_function(prepared), "decision_function", (n_rows,))
+        distance = found.astype(np.float64)
+        # tanh neither overflows nor warns.
+        squashed: npt.NDArray[np.float64] = 0.5 * (1 + np.tanh(distance / 2))
+        return np.where(np.isfinite(distance), squashed, np.nan)
+
+    def _empty(self) -> Predictions:
+        if self._classes is None:
+            nothing = np.empty(0)
+            return Predictions(nothing, nothing, np.empty(0, np.bool_))
+        return Predictions(self._classes[:0], None, np.empty(0, np.bool_))
+
+    def _failed(self, why: str) -> Predictions:
+        """Return the answer to one row on which the model raised."""
+        labels = np.full(1, np.nan) if self._classes is None else self._classes[:1]
+        return Predictions(labels, None, np.zeros(1, np.bool_), {0: why})
+
+
+def load_predictor(manifest: Manifest, model_path: Path | str, *, verify: bool = True) -> Predictor:
+    """Load a version.
+
+    Parameters
+    ----------
+    manifest : Manifest
+        What it is.
+    model_path : path
+        Its model's bytes.
+    verify : bool, default True
+        Whether the bytes are held against the manifest's digest first.
+
+    Raises
+    ------
+    IntegrityError
+        If the bytes are not the ones that were registered.
+    ModelFileError, UntrustedModelError
+        If they cannot be read or may not be.
+    """
+    if verify:
+        found = file_digest(str(model_path))
+        if found != manifest.model_sha256:
+            raise IntegrityError(
+                f"{model_path} has SHA-256 {found[:12]}…, and {manifest.model_sha256[:12]}… was "
+                "registered",
+                hint="the file was damaged or replaced; restore it or register it as a new version",
+                found=found,
+                expected=manifest.model_sha256,
+            )
+    estimator = load_model(
+        model_path, trusted_types=manifest.trusted_types, allow_pickle=manifest.allow_pickle
+    )
+    return Predictor(estimator, manifest.schema, manifest.thresholds)
+
+
+# --- what a model is like ------------------------------------------------------------------
+
+
+def _fitted_classes(estimator: Any, schema: InputSchema) -> npt.NDArray[Any] | None:
+    if schema.task == "regression":
+        return None
+    fitted = getattr(estimator, "classes_", None)
+    if isinstance(fitted, np.ndarray):
+        return fitted
+    return as_labels(schema.classes or ())
+
+
+def _parts(estimator: Any) -> Iterator[Any]:
+    """Yield an estimator and the estimators that it is made of."""
+    seen: set[int] = set()
+    waiting = [estimator]
+    while waiting:
+        one = waiting.pop()
+        if id(one) in seen:
+            continue
+        seen.add(id(one))
+        if isinstance(one, dict):
+            waiting.extend(one.values())
+        elif isinstance(one, (list, tuple, set)):
+            waiting.extend(one)
+        elif isinstance(one, np.ndarray):
+            if one.dtype == object and one.size <= _LARGEST_ENSEMBLE:
+                waiting.extend(one.ravel().tolist())
+        elif hasattr(one, "get_params") and hasattr(one, "__dict__"):
+            yield one
+            waiting.extend(vars(one).values())
+
+
+def _knows_names(estimator: Any) -> bool:
+    """Whether scikit-learn would warn that an array has no column names."""
+    return any("feature_names_in_" in vars(one) for one in _parts(estimator))
+
+
+def _selects_by_name(estimator: Any) -> bool:
+    """Whether some part picks columns by name, which only a data frame has."""
+    for one in _parts(estimator):
+        for _, _, columns in getattr(one, "transformers_", ()):
+            picked = [columns] if isinstance(columns, str) else columns
+            if not isinstance(picked, slice) and any(isinstance(name, str) for name in picked):
+                return True
+    return False
+
+
+# --- rows ----------------------------------------------------------------------------------
+
+
+def _single(rows: Any) -> list[Any]:
+    """Return one value per row, whether or not each stands in a list of its own."""
+    return [row[0] if isinstance(row, (list, tuple)) else row for row in rows]
+
+
+def _frame(rows: Any, features: Sequence[Feature]) -> pd.DataFrame:
+    import pandas as pd
+
+    if len(rows) and isinstance(rows[0], Mapping):
+        columns = [[row.get(one.name) for row in rows] for one in features]
+    else:
+        for row in rows:
+            if len(row) != len(features):
+                raise DataError(
+                    f"a row of {len(row)} values, expected {len(features)}",
+                    hint=f"give each row as {', '.join(one.name for one in features)}",
+                )
+        columns = [list(column) for column in zip(*rows, strict=True)]
+    return pd.DataFrame(
+        {one.name: _series(values, one) for one, values in zip(features, columns, strict=True)}
+    )
+
+
+def _typed(frame: pd.DataFrame, features: Sequence[Feature]) -> pd.DataFrame:
+    """Give a frame from elsewhere the features and the types that requests would have."""
+    import pandas as pd
+
+    named = select_columns(frame, [one.name for one in features], where="the rows")
+    return pd.DataFrame(
+        {one.name: _series(named[one.name], one) for one in features}, index=named.index
+    )
+
+
+def _series(values: Any, feature: Feature) -> pd.Series[Any]:
+    import pandas as pd
+
+    if feature.kind in ("number", "integer"):
+        if isinstance(values, list):
+            return pd.Series(np.asarray(values, np.float64))  # None becomes NaN
+        return pd.Series(values.astype(np.float64))
+    series = pd.Series(values)
+    if feature.kind == "boolean":
+        return series.astype(object if series.isna().any() else np.bool_)
+    if pd.api.types.is_datetime64_any_dtype(series.dtype):
+        return series
+    return series.astype("str")  # missing stays missing
+
+
+# --- answers -------------------------------------------------------------------------------
+
+
+def _shaped(answer: Any, method: str, shape: tuple[int, ...]) -> npt.NDArray[Any]:
+    found = np.asarray(answer)
+    if found.shape != shape:
+        raise ModelRunError(
+            f"{method} answered shape {found.shape}, expected {shape}",
+            hint="a model answers each row once, in order",
+        )
+    return found
+
+
+def _own(labels: npt.NDArray[Any], classes: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Refuse answers that are no class of the model."""
+    strange = ~np.isin(labels, classes) & _known(labels) if len(classes) else np.zeros(0, np.bool_)
+    if strange.any():
+        raise ModelRunError(
+            f"predict answered {labels[strange][0]!r}, expected one of {classes.tolist()}"
+        )
+    return labels
+
+
+def _known(labels: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
+    if labels.dtype == object:
+        return np.array([one is not None and one == one for one in labels], np.bool_)  # noqa: PLR0124
+    if np.issubdtype(labels.dtype, np.floating):
+        return np.asarray(np.isfinite(labels), np.bool_)
+    return np.ones(len(labels), np.bool_)
+
+
+def _validity(valid: npt.NDArray[np.bool_]) -> tuple[npt.NDArray[np.bool_], dict[int, str]]:
+    bad = np.flatnonzero(~valid)
+    return valid, {int(place): "the model answered NaN or infinity" for place in bad}
+
+
+def _joined(first: Predictions, second: Predictions) -> Predictions:
+    scores = None
+    if first.scores is not None or second.scores is not None:
+        scores = np.concatenate([_scores_like(first, second), _scores_like(second, first)])
+    shifted = {place + len(first): why for place, why in second.reasons.items()}
+    return Predictions(
+        np.concatenate([first.labels, second.labels]),
+        scores,
+        np.concatenate([first.valid, second.valid]),
+        {**first.reasons, **shifted},
+    )
+
+
+def _scores_like(one: Predictions, other: Predictions) -> npt.NDArray[np.float64]:
+    """Return the scores, or NaN in the other's shape where all rows failed."""
+    if one.scores is not None:
+        return one.scores
+    assert other.scores is not None
+    return np.full((len(one), *other.scores.shape[1:]), np.nan)
