@@ -1,0 +1,209 @@
+"""Walking the prediction log window by window, every row once.
+
+The log is written by many processes that flush within a second, and its times come from a
+clock that may be set.  So a walk remembers which query ids it has judged, not only until when:
+
+1. Rows of the last moments are left for the next pass; later ones may still be on their way.
+2. Ids are handed out in blocks, and within one they rise: "everything up to this id of this
+   block" is remembered, and the few that were passed over by name.
+3. A clock that went back moves the start of reading back too; what was judged stays judged.
+
+The place is plain JSON, kept by the caller with whatever was decided from it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from mlguard.monitors.window import cut
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from mlguard.data.prediction_log import PredictionLog
+
+#: Seconds in which a row may still be on its way into the log.
+SETTLE_S = 2.0
+#: A clock that is this far behind an earlier look has been set back.
+BACK_S = 30.0
+#: Size of the id blocks that nobody knows anything about.
+_UNKNOWN_BLOCK = 65_536
+
+#: First id and size of the block that an id belongs to.
+BlockOf = Callable[[int], tuple[int, int]]
+
+
+def unknown_block(query_id: int) -> tuple[int, int]:
+    """Return the block of an id that nobody reserved."""
+    return query_id // _UNKNOWN_BLOCK * _UNKNOWN_BLOCK, _UNKNOWN_BLOCK
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """How far a walk has come.
+
+    Attributes
+    ----------
+    since : float
+        Time from which the log must be read.
+    seen_at : float
+        When somebody last looked.
+    judged : dict of int to int
+        First id of a block -> last id of it that was judged.
+    passed_over : tuple of int
+        Ids below those that were not judged yet.
+    looked : int
+        Rows of the open window that an early look has seen.
+    """
+
+    since: float = 0.0
+    seen_at: float = 0.0
+    judged: Mapping[int, int] | None = None
+    passed_over: tuple[int, ...] = ()
+    looked: int = 0
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the place as JSON values."""
+        return {
+            "since": self.since,
+            "seen_at": self.seen_at,
+            "judged": {str(first): last for first, last in (self.judged or {}).items()},
+            "passed_over": list(self.passed_over),
+            "looked": self.looked,
+        }
+
+    @classmethod
+    def from_json(cls, document: Mapping[str, Any] | None) -> Place:
+        """Rebuild the place from :meth:`to_json`; None starts at the beginning."""
+        if document is None:
+            return cls()
+        return cls(
+            since=document["since"],
+            seen_at=document["seen_at"],
+            judged={int(first): last for first, last in document["judged"].items()},
+            passed_over=tuple(document["passed_over"]),
+            looked=document["looked"],
+        )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Stretch:
+    """What a walk found: closed windows in order, then the rows of the open one.
+
+    Attributes
+    ----------
+    closed : tuple of pyarrow.Table
+        One for each window.
+    open : pyarrow.Table
+        Rows that no window has closed over yet; may be empty.
+    """
+
+    rows: pa.Table
+    bounds: tuple[tuple[int, int], ...]
+    place: Place
+    block_of: BlockOf
+
+    @property
+    def open(self) -> pa.Table:
+        """Rows that no window has closed over yet; may be empty."""
+        return self.rows.slice(self.bounds[-1][1] if self.bounds else 0)
+
+    def windows(self) -> Iterator[tuple[pa.Table, Place]]:
+        """Give each closed window with the place after it."""
+        for start, stop in self.bounds:
+            yield self.rows.slice(start, stop - start), self.after(stop)
+
+    def after(self, stop: int) -> Place:
+        """Return the place after the first ``stop`` rows, which are judged then."""
+        ids = self.rows.column("query_id").to_numpy()
+        times = self.rows.column("time").to_numpy()
+        judged = dict(self.place.judged or {})
+        for first, members in _by_block(ids[:stop], self.block_of):
+            judged[first] = max(judged.get(first, -1), int(ids[:stop][members].max()))
+        passed_over = [
+            int(ids[stop:][place])
+            for first, members in _by_block(ids[stop:], self.block_of)
+            for place in members
+            if ids[stop:][place] <= judged.get(first, -1)
+        ]
+        rest = times[stop:]
+        since = float(rest.min()) if rest.size else float(times[:stop].max())
+        return Place(
+            since=min(since, self.place.seen_at),
+            seen_at=self.place.seen_at,
+            judged=judged,
+            passed_over=tuple(passed_over),
+        )
+
+
+def walk(
+    log: PredictionLog,
+    app: str,
+    *,
+    version_id: int,
+    generation: int,
+    place: Place,
+    window_s: float,
+    window_rows: int,
+    now: float,
+    block_of: BlockOf = unknown_block,
+) -> Stretch:
+    """Return the windows that closed since ``place``.
+
+    Parameters
+    ----------
+    log : PredictionLog
+        What was answered.
+    app, version_id, generation
+        Whose rows: a window never spans two versions or generations.
+    place : Place
+        How far an earlier walk has come.
+    window_s, window_rows : float, int
+        When a window closes.
+    now : float
+        The time; later rows are left for the next walk.
+    block_of : callable
+        Finds the block of an id.
+    """
+    since = place.since
+    if now < place.seen_at - BACK_S:
+        since = min(since, now - BACK_S)
+    rows = log.read(app, version_id=version_id, generation=generation, since=since or None)
+    times = rows.column("time").to_numpy()
+    ids = rows.column("query_id").to_numpy()
+    # A time that lies well ahead was written before the clock was set back: it counts as old.
+    wanted = (times < now - SETTLE_S) | (times > now + BACK_S)
+    for first, members in _by_block(ids, block_of):
+        last = (place.judged or {}).get(first, -1)
+        done = [
+            one for one in members if ids[one] <= last and int(ids[one]) not in place.passed_over
+        ]
+        wanted[done] = False
+    kept = np.flatnonzero(wanted)
+    rows = rows.take(kept)
+    bounds = cut(times[kept], window_s=window_s, window_rows=window_rows, now=now - SETTLE_S)
+    seen = Place(
+        since=place.since,
+        seen_at=now,
+        judged=place.judged,
+        passed_over=place.passed_over,
+        looked=place.looked,
+    )
+    return Stretch(rows, tuple(bounds), seen, block_of)
+
+
+def _by_block(
+    ids: npt.NDArray[np.int64], block_of: BlockOf
+) -> Iterator[tuple[int, npt.NDArray[np.intp]]]:
+    """Give the first id of each block with the positions of its members."""
+    left = np.arange(len(ids))
+    while left.size:
+        first, size = block_of(int(ids[left[0]]))
+        inside = (ids[left] >= first) & (ids[left] < first + size)
+        yield first, left[inside]
+        left = left[~inside]
