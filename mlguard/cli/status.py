@@ -1,0 +1,235 @@
+"""How ``status`` and ``history`` look, on a terminal and as JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from mlguard import wording
+from mlguard.cli.terminal import FAMILY, STYLES, Line, headline, indented
+from mlguard.deploy.history import History
+from mlguard.deploy.outcome import SCHEMA_VERSION
+from mlguard.deploy.status import AppStatus, MonitorStatus
+from mlguard.registry import Event, Mode
+from mlguard.wording import ago, duration, moment, rfc3339
+
+_MONITOR_WORDS = {
+    "armed": "armed",
+    "waiting": "waiting for more rows or labels",
+    "idle": "no traffic judged yet",
+}
+
+
+def status_lines(found: Sequence[AppStatus]) -> list[Line]:
+    """Show what serves each app: what, since when, why, what is watched, what is next."""
+    if not found:
+        return ["  No apps yet: there is no serving/*/app.toml.", "  next: mlguard init"]
+    lines: list[Line] = []
+    for one in found:
+        lines += [*_app(one), ""]
+    return lines[:-1]
+
+
+def _app(one: AppStatus) -> list[Line]:
+    lines: list[Line] = [_headline(one)]
+    if one.config_error:
+        lines += _entry("settings", f"✗ {one.config_error}", "red")
+    if one.last_event is not None:
+        lines += _entry("last", _event(one.last_event, one.now))
+    if one.candidate is not None:
+        lines += _entry("candidate", f"{one.candidate.name} is {one.candidate.state.lower()}")
+    for hold in one.holds:
+        ends = "until it is resumed"
+        if hold.expires is not None:
+            ends = f"for {duration(hold.expires - one.now)} more"
+        lines += _entry("on hold", f"! {hold.reason} ({ends})", "yellow")
+    for incident in one.incidents:
+        text = f"✗ {incident.id}: {incident.summary} ({ago(incident.opened_at, one.now)})"
+        lines += _entry("incident", text, "red")
+    label = "monitors"
+    for monitor in one.monitors:
+        lines += _monitor(label, monitor)
+        label = ""
+    lines += _entry("servers", _servers(one))
+    lines += _entry("rollback", _rollback(one))
+    for reason in one.degraded:
+        lines += _entry("degraded", f"✗ {reason}", "red")
+    return [*lines, [("  next: ", "dim"), (_next(one), "")]]
+
+
+def _headline(one: AppStatus) -> Line:
+    state = one.state
+    if state.generation == 0:
+        return headline(one.app, ("– nothing deployed", "dim"))
+    if state.mode is Mode.DEFAULT_OUTPUT:
+        return headline(f"{one.app}  default output", ("✗ blocked", "red"))
+    active = state.active
+    assert active is not None
+    mark = ("✓ live", "green")
+    if active.state.value == "BAKING":
+        mark = ("! being watched", "yellow")
+    if one.degraded:
+        mark = ("✗ degraded", "red")
+    since = f"{ago(state.since, one.now)}, generation {state.generation}"
+    return headline(f"{one.app}  {active.name}  since {moment(state.since)} ({since})", mark)
+
+
+def _entry(label: str, text: str, style: str = "") -> list[Line]:
+    first, *more = indented(wording.printable(text, 400), FAMILY + 2)
+    head: Line = [(f"  {label:<{FAMILY}}", "dim"), (first.strip(), style)]
+    return [head, *[[(line, style)] for line in more]]
+
+
+def _monitor(label: str, monitor: MonitorStatus) -> list[Line]:
+    name = f"{monitor.id.replace('_', ' ')}: "
+    if monitor.last is None:
+        return _entry(label, f"– {name}{_MONITOR_WORDS[monitor.state]}", "dim")
+    last = monitor.last
+    return _entry(label, f"{last.verdict.mark} {name}{last.summary}", STYLES[last.verdict])
+
+
+def _servers(one: AppStatus) -> str:
+    if not one.servers:
+        return "– none running"
+    behind = one.lagging()
+    count = f"{len(one.servers)} running"
+    if behind:
+        return f"! {count}; behind: {wording.listed([server.id for server in behind])}"
+    return f"✓ {count}, all on generation {one.state.generation}"
+
+
+def _rollback(one: AppStatus) -> str:
+    if one.rollback_target is None:
+        return "no earlier version to go back to; --to-default is possible"
+    return f"would go to {one.rollback_target}"
+
+
+def _next(one: AppStatus) -> str:
+    if one.state.generation == 0:
+        return f"mlguard deploy {one.app}"
+    if one.state.mode is Mode.DEFAULT_OUTPUT:
+        return f"mlguard history {one.app}"
+    if one.holds:
+        return f"mlguard resume {one.app} --reason …"
+    if not one.servers:
+        return "mlguard serve"
+    return f"mlguard report {one.app}"
+
+
+def _event(event: Event, now: float) -> str:
+    version = f" {event.version}" if event.version else ""
+    return f"{event.kind}{version} by {event.actor}, {ago(event.at, now)}: {event.reason}"
+
+
+def status_document(found: Sequence[AppStatus], *, one: bool) -> dict[str, Any]:
+    """Return the JSON document of ``status``: one app's own keys, or a list of all."""
+    code = max((app.exit_code for app in found), default=0)
+    head = {
+        "schema_version": SCHEMA_VERSION,
+        "command": "status",
+        "ok": code == 0,
+        "changed": False,
+        "exit_code": code,
+    }
+    if one:
+        return head | _app_document(found[0])
+    return head | {"apps": [_app_document(app) for app in found]}
+
+
+def _app_document(one: AppStatus) -> dict[str, Any]:
+    active = one.state.active
+    return {
+        "app": one.app,
+        "generation": one.state.generation,
+        "mode": one.state.mode.value,
+        "active": None
+        if active is None
+        else {
+            "version": active.name,
+            "digest": active.digest,
+            "state": active.state.value,
+            "since": None if one.state.since is None else rfc3339(one.state.since),
+        },
+        "reason": one.state.reason,
+        "candidate": None if one.candidate is None else one.candidate.name,
+        "rollback_target": one.rollback_target,
+        "monitors": [monitor.to_json() for monitor in one.monitors],
+        "holds": [{"reason": hold.reason, "actor": hold.actor} for hold in one.holds],
+        "incidents": [
+            {"id": incident.id, "summary": incident.summary, "level": incident.level}
+            for incident in one.incidents
+        ],
+        "servers": [
+            {"id": server.id, "url": server.url, "generation": server.observed.get(one.app, 0)}
+            for server in one.servers
+        ],
+        "degraded": list(one.degraded),
+        "notifications": one.mail,
+        "config_error": one.config_error or None,
+    }
+
+
+def history_lines(found: History) -> list[Line]:
+    """Show the audit trail, the newest last."""
+    lines: list[Line] = []
+    if not found.events:
+        lines.append("  Nothing has happened yet.")
+    for event in found.events:
+        who = f"{event.app} {event.version}".strip()
+        lines.append(
+            [
+                (f"  {moment(event.at)}  ", "dim"),
+                (f"{event.generation:>4}  ", "dim"),
+                (f"{event.kind}  {who}", "bold" if event.moved else ""),
+            ]
+        )
+        lines += [[(line, "")] for line in indented(f"{event.reason} – {event.actor}", 30)]
+    if found.at is not None:
+        served = found.served
+        what = "nothing was deployed" if served is None else _served(served)
+        lines += ["", f"  At {moment(found.at)} {what}."]
+    if found.verified:
+        lines += ["", _chain(found)]
+    return lines
+
+
+def _served(event: Event) -> str:
+    what = event.version or "the default output"
+    return f"{what} served (generation {event.generation}, since {moment(event.at)})"
+
+
+def _chain(found: History) -> Line:
+    if found.first_bad is None:
+        return [("  ✓ the record is whole: every entry fits the one before it", "green")]
+    return [(f"  ✗ entry {found.first_bad} was edited or deleted, or one before it", "red")]
+
+
+def history_document(found: History) -> dict[str, Any]:
+    """Return the JSON document of ``history``."""
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "command": "history",
+        "ok": found.exit_code == 0,
+        "changed": False,
+        "exit_code": found.exit_code,
+        "app": found.app,
+        "events": [
+            {
+                "seq": event.seq,
+                "at": rfc3339(event.at),
+                "app": event.app,
+                "generation": event.generation,
+                "moved": event.moved,
+                "kind": event.kind,
+                "actor": event.actor,
+                "reason": event.reason,
+                "version": event.version or None,
+                "detail": event.detail,
+            }
+            for event in found.events
+        ],
+        "at": None if found.at is None else rfc3339(found.at),
+        "served": None if found.served is None else found.served.version or None,
+        "verified": found.first_bad is None if found.verified else None,
+        "first_bad": found.first_bad,
+    }

@@ -1,0 +1,130 @@
+"""Look at a candidate's file before anything else touches it.
+
+The file is opened in a child process only, with limits on memory and time: it may be no model,
+or one that runs code.  What comes back is plain data: the manifest of the version it would be.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mlguard.checks.journal import error_from_json, error_to_json
+from mlguard.config import AppSettings, ProjectSettings, load_app, load_project
+from mlguard.errors import MlguardError, ModelFileError, ModelRunError
+from mlguard.models.bundle import Manifest
+from mlguard.models.isolation import run_in_child
+
+#: Test rows that a candidate must answer, twice alike, before it is judged.
+GOLDEN_ROWS = 8
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Candidate:
+    """A model file that was loaded and asked in a child process.
+
+    Attributes
+    ----------
+    manifest : Manifest
+        What the version's digest covers.
+    file : Path
+        The model's bytes.
+    load_s : float
+        Seconds that loading took in the child.
+    """
+
+    manifest: Manifest
+    file: Path
+    load_s: float
+
+    @property
+    def digest(self) -> str:
+        """Identity of the version that this candidate would be."""
+        return self.manifest.digest
+
+
+def inspect_candidate(project: ProjectSettings, settings: AppSettings, file: Path) -> Candidate:
+    """Load a model file in a child process, ask it a few test rows, and describe it.
+
+    Raises
+    ------
+    ModelFileError
+        If there is no such file or it holds no model.
+    UntrustedModelError
+        If loading it would run code that nobody allowed.
+    DataError
+        If the test data is missing, unreadable or lacks a column.
+    ModelRunError
+        If the model raises, hangs, dies, or answers differently when asked again.
+    """
+    if not file.is_file():
+        raise ModelFileError(
+            f"there is no model file {file}",
+            hint="name the candidate with --model, or correct [model] path in app.toml",
+        )
+    answer = run_in_child(
+        "mlguard.deploy.candidate:describe",
+        {"root": str(project.root), "app": settings.name, "file": str(file.resolve())},
+        memory_mib=settings.model.memory_mib,
+        wall_s=60 + settings.model.wall_limit_s,
+    )
+    if "error" in answer:
+        raise error_from_json(answer["error"])
+    return Candidate(
+        manifest=Manifest.from_json(answer["manifest"]), file=file, load_s=answer["load_s"]
+    )
+
+
+def describe(payload: Mapping[str, str]) -> dict[str, Any]:
+    """Describe the model of a payload; runs in the child process.
+
+    An error that mlguard can explain is returned, not raised: it is about the caller's files,
+    not about the child.
+    """
+    try:
+        return _describe(
+            load_app(load_project(payload["root"]), payload["app"]), Path(payload["file"])
+        )
+    except MlguardError as error:
+        return {"error": error_to_json(error)}
+
+
+def _describe(settings: AppSettings, file: Path) -> dict[str, Any]:
+    from mlguard.data.frames import read_frame, select_columns
+    from mlguard.models.formats import load_model
+    from mlguard.models.predictor import Predictor
+    from mlguard.models.schema import input_schema
+
+    data = settings.data
+    frame = read_frame(settings.path(data.test), missing_values=data.missing_values)
+    wanted = [one for one in (data.target, *data.sensitive, data.time, data.id) if one]
+    select_columns(frame, wanted, where=f"[data] test of {settings.name}, {data.test},")
+    began = time.perf_counter()
+    estimator = load_model(
+        file,
+        trusted_types=settings.model.trusted_types,
+        allow_pickle=settings.model.allow_pickle,
+    )
+    load_s = time.perf_counter() - began
+    schema = input_schema(estimator, frame, settings)
+    manifest = Manifest.of(file, schema, settings.model)
+    predictor = Predictor(estimator, schema, manifest.thresholds)
+    golden = frame.head(GOLDEN_ROWS)
+    first, second = predictor.predict(golden), predictor.predict(golden)
+    if not first.valid.all():
+        why = next(iter(first.reasons.values()), "its answer is not finite")
+        raise ModelRunError(
+            f"{file.name} gave no usable answer to a row of the test data: {why}",
+            hint="mend the model, or the row's missing values, and try again",
+        )
+    if not np.array_equal(first.labels, second.labels):
+        raise ModelRunError(
+            f"{file.name} answered differently when asked the same rows again",
+            hint="fix its random state: a version that is not repeatable cannot be judged",
+        )
+    return {"manifest": manifest.to_json(), "load_s": load_s}

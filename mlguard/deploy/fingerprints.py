@@ -1,0 +1,49 @@
+"""On what grounds a gate decided: digests of its data and of its policy.
+
+Evidence is reused where model, data, policy and code are the same as before.  The live version
+is part of the policy: a candidate is compared with it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+from mlguard.config import AppSettings, ProjectSettings
+from mlguard.data.frames import file_digest
+
+
+def data_digest(settings: AppSettings) -> str:
+    """Return one SHA-256 over the app's training and test data."""
+    total = hashlib.sha256()
+    for text in (settings.data.train, settings.data.test):
+        total.update(file_digest(settings.path(text)).encode() if text else b"none")
+    return total.hexdigest()
+
+
+def policy_digest(project: ProjectSettings, settings: AppSettings, active_digest: str) -> str:
+    """Return one SHA-256 over all that a gate judges by.
+
+    Parameters
+    ----------
+    project, settings : ProjectSettings, AppSettings
+        The app's declared checks and everything under ``checks/<app>/``.
+    active_digest : str
+        Digest of the live version; empty where there is none.
+    """
+    total = hashlib.sha256()
+    judged_by = settings.model_dump_json(include={"app", "data", "model", "gate"}, by_alias=True)
+    total.update(judged_by.encode())
+    total.update(active_digest.encode())
+    for file in _files(project.root / "checks" / settings.name):
+        total.update(str(file.relative_to(project.root)).encode())
+        total.update(file.read_bytes())
+    return total.hexdigest()
+
+
+def _files(folder: Path) -> list[Path]:
+    return sorted(
+        file
+        for file in folder.rglob("*")
+        if file.is_file() and "__pycache__" not in file.parts and file.suffix != ".pyc"
+    )

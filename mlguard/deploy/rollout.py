@@ -1,0 +1,472 @@
+"""One deployment: a model file becomes a version, is judged, loaded everywhere, made live.
+
+The order is that of the life-cycle: look at the file, register it, verify it, let the gate
+decide, stage it on every server, promote it in one transaction, wait until every server says
+that it serves it.  Each step writes what it found before the next begins, so a deployment that
+is killed anywhere can be typed again and goes on from there.
+
+The gate runs before anything is reserved: a bad candidate is told so even while another
+deployment is under way.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import mlguard
+from mlguard.checks.runner import Progress as GateStep
+from mlguard.checks.runner import run_gate
+from mlguard.config import AppSettings, ProjectSettings
+from mlguard.deploy.candidate import Candidate, inspect_candidate
+from mlguard.deploy.fingerprints import data_digest, policy_digest
+from mlguard.deploy.outcome import Outcome
+from mlguard.deploy.training import Progress
+from mlguard.errors import ConflictError, ModelRunError, PendingError, RefusedError
+from mlguard.registry import AppState, Evidence, Operation, Registry, State, Version
+from mlguard.results import GateDecision, Verdict
+from mlguard.wording import duration, rfc3339
+
+#: How often servers are asked whether they have loaded or switched, in seconds.
+POLL_S = 0.1
+#: How often the lease of the running operation is renewed, in seconds.
+BEAT_S = 5.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """What ``mlguard deploy`` was asked to do.
+
+    Attributes
+    ----------
+    model : Path
+        The candidate's file.
+    version : str or None
+        Name for the version; None: the known name of these bytes, or the next ``vN``.
+    message : str
+        What is new in it.
+    dry_run : bool
+        Judge only.
+    wait : bool
+        Return when the version is confirmed, not when it is active.
+    supersede, replace_candidate : bool
+        Displace a version that is being watched, or one that is staged.
+    resolves : int or None
+        Incident that this version fixes.
+    """
+
+    model: Path
+    version: str | None = None
+    message: str = ""
+    dry_run: bool = False
+    wait: bool = False
+    supersede: bool = False
+    replace_candidate: bool = False
+    resolves: int | None = None
+
+
+class Rollout:
+    """Carries one deployment of one app through.
+
+    Parameters
+    ----------
+    project, settings : ProjectSettings, AppSettings
+        What is deployed, and by which rules.
+    registry : Registry
+        Where it is decided and recorded.
+    progress : callable
+        Told in one line what is going on.
+    clock, sleep : callable
+        Time; handed in so that tests need none.
+    """
+
+    def __init__(
+        self,
+        project: ProjectSettings,
+        settings: AppSettings,
+        registry: Registry,
+        *,
+        progress: Progress = lambda _: None,
+        clock: Callable[[], float] = time.time,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self.project = project
+        self.settings = settings
+        self.registry = registry
+        self.progress = progress
+        self.clock = clock
+        self.sleep = sleep
+
+    @property
+    def app(self) -> str:
+        """Name of the app."""
+        return self.settings.name
+
+    def run(self, request: Request) -> Outcome:
+        """Carry out a request.
+
+        Returns
+        -------
+        Outcome
+            Exit code 0 where the version is active (or was already), 1 where the gate refused
+            it, 5 where the gate could not decide.
+
+        Raises
+        ------
+        MlguardError
+            For everything that is not a verdict: a file that is no model, a quarantined
+            digest, a deployment by somebody else, a server that cannot load the version.
+        """
+        self.progress(f"loading {request.model.name} in a process of its own")
+        candidate = inspect_candidate(self.project, self.settings, request.model)
+        if request.dry_run:
+            return self._dry_run(request)
+        state = self.registry.app(self.app)
+        self._refuse_quarantined(candidate)
+        if self._already_serves(state, candidate, request):
+            return self._unchanged(state)
+        version = self._version(request, candidate)
+        decision, evidence, reused = self._judge(request, candidate, version)
+        if not decision.allowed:
+            return self._refused(version, decision, reused=reused)
+        operation = self.registry.begin(
+            self.app,
+            version.id,
+            supersede=request.supersede,
+            replace_candidate=request.replace_candidate,
+            resolves=request.resolves,
+            policy_digest=evidence.policy_digest,
+            evidence_max_age=self.settings.rollout.evidence_max_age,
+        )
+        before = self.registry.app(self.app).active
+        self._stage(operation, version)
+        after = self.registry.promote(operation, reason=request.message or "deployed")
+        self._wait_until_served(after)
+        if request.wait:
+            after = self._wait_until_confirmed(version)
+        return self._promoted(version, before, after, decision, reused=reused)
+
+    # --- before the gate -----------------------------------------------------------------
+
+    def _dry_run(self, request: Request) -> Outcome:
+        decision = self._gate(request.model)
+        return self._outcome(
+            self.registry.app(self.app),
+            decision=decision,
+            exit_code=decision.exit_code,
+            lines=("Dry run: nothing was changed.",),
+            next_step=f"mlguard deploy {self.app}" if decision.allowed else "",
+        )
+
+    def _refuse_quarantined(self, candidate: Candidate) -> None:
+        found = self.registry.quarantined(self.app, candidate.digest)
+        if found is None:
+            return
+        incident = "" if found.incident is None else f" by incident {found.incident}"
+        raise RefusedError(
+            f"these bytes are quarantined{incident}: {found.reason}",
+            hint="deploy a model that fixes it; the same bytes under a new name stay refused",
+            app=self.app,
+            incident=found.incident,
+        )
+
+    def _already_serves(self, state: AppState, candidate: Candidate, request: Request) -> bool:
+        active = state.active
+        return (
+            active is not None
+            and active.digest == candidate.digest
+            and request.version in (None, active.name)
+        )
+
+    def _unchanged(self, state: AppState) -> Outcome:
+        active = state.active
+        assert active is not None
+        return self._outcome(
+            state,
+            lines=(f"{active.name} serves these bytes already. Nothing was changed.",),
+            next_step=f"mlguard status {self.app}",
+        )
+
+    def _version(self, request: Request, candidate: Candidate) -> Version:
+        """Return the version of these bytes, registered and verified."""
+        known = self.registry.version_by_digest(self.app, candidate.digest)
+        if known is not None and request.version in (None, known.name):
+            version = known
+        else:
+            version = self.registry.register(
+                self.app,
+                name=request.version,
+                manifest=candidate.manifest,
+                model_file=candidate.file,
+                message=request.message,
+                commit=git_commit(self.project.root),
+            )
+        if version.state in (State.STAGED, State.SHADOW, State.CANARY):
+            raise ConflictError(
+                f"{version.name} is being deployed already (it is {version.state})",
+                hint="wait for that deployment, or type --replace-candidate",
+                app=self.app,
+            )
+        if version.state is not State.STANDBY:
+            version = self.registry.mark(
+                version.id,
+                State.VERIFIED,
+                reason=f"loaded in {candidate.load_s:.1f} s and answered the same twice",
+            )
+        return version
+
+    # --- the gate ------------------------------------------------------------------------
+
+    def _judge(
+        self, request: Request, candidate: Candidate, version: Version
+    ) -> tuple[GateDecision, Evidence, bool]:
+        """Return the gate's decision, from earlier evidence where nothing has changed."""
+        fresh = self._fresh_evidence(candidate)
+        reused = fresh is not None
+        if fresh is None:
+            decision = self._gate_and_keep_reference(request, candidate, version)
+            self.registry.record_evidence(
+                self.app,
+                candidate.digest,
+                decision.to_json(),
+                policy_digest=self._policy(),
+                data_digest=data_digest(self.settings),
+                code_version=mlguard.__version__,
+            )
+            fresh = self.registry.evidence(self.app, candidate.digest)[0]
+        else:
+            decision = GateDecision.from_json(fresh.decision)
+            self.progress("the gate judged these bytes on the same data before; reusing that")
+        target = _state_after_gate(decision)
+        if version.state is not State.STANDBY or target is not State.PASSED:
+            self.registry.mark(version.id, target, reason=decision.because, evidence_id=fresh.id)
+        return decision, fresh, reused
+
+    def _fresh_evidence(self, candidate: Candidate) -> Evidence | None:
+        """Return evidence that still holds: same bytes, data, policy and code, not too old."""
+        grounds = (self._policy(), data_digest(self.settings), mlguard.__version__)
+        oldest = self.clock() - self.settings.rollout.evidence_max_age
+        for one in self.registry.evidence(self.app, candidate.digest):
+            same = (one.policy_digest, one.data_digest, one.code_version) == grounds
+            # A check that raised may not raise again; everything else would be the same.
+            if same and one.at >= oldest and one.verdict != Verdict.ERRORED:
+                return one
+        return None
+
+    def _policy(self) -> str:
+        active = self.registry.app(self.app).active
+        return policy_digest(self.project, self.settings, active.digest if active else "")
+
+    def _gate(self, model: Path, *, name: str = "", reference: Path | None = None) -> GateDecision:
+        return run_gate(
+            self.project.root,
+            self.app,
+            model=model,
+            candidate=f"{name} ({model.name})" if name else model.name,
+            reference=reference,
+            on_progress=lambda step: self.progress(gate_step(step)),
+        )
+
+    def _gate_and_keep_reference(
+        self, request: Request, candidate: Candidate, version: Version
+    ) -> GateDecision:
+        """Run the gate; keep what it measured on the test data for the monitors."""
+        with tempfile.TemporaryDirectory(prefix="mlguard-deploy-") as scratch:
+            reference = Path(scratch) / "reference.json"
+            decision = self._gate(request.model, name=version.name, reference=reference)
+            if reference.is_file():
+                document = json.loads(reference.read_text(encoding="utf-8"))
+                self.registry.set_reference(self.app, candidate.digest, document)
+        return decision
+
+    def _refused(self, version: Version, decision: GateDecision, *, reused: bool) -> Outcome:
+        state = self.registry.app(self.app)
+        serving = (
+            f"{state.active.name} keeps serving. No traffic was moved."
+            if state.active is not None
+            else "Nothing serves this app yet."
+        )
+        advice = [one.next_step for one in decision.blocking if one.next_step]
+        return self._outcome(
+            state,
+            decision=decision,
+            reused_evidence=reused,
+            exit_code=decision.exit_code,
+            changed=True,
+            lines=(f"{version.name} was refused: {decision.because}.", serving),
+            next_step=advice[0] if advice else f"mlguard history {self.app}",
+        )
+
+    # --- onto the servers ----------------------------------------------------------------
+
+    def _stage(self, operation: Operation, version: Version) -> None:
+        """Have every live server load the version while the old one answers."""
+        try:
+            self.registry.stage(operation)
+            self._load_everywhere(operation, version)
+        except BaseException:
+            # Whatever went wrong, the candidate must not linger: the next deployment is free.
+            self.registry.abort(operation, "the deployment did not finish")
+            raise
+
+    def _load_everywhere(self, operation: Operation, version: Version) -> None:
+        timeout = self.settings.rollout.load_timeout
+        deadline = self.clock() + timeout
+        while waiting := self._not_loaded(version):
+            self.progress(f"loading {version.name} on {', '.join(waiting)}")
+            if self.clock() > deadline:
+                raise PendingError(
+                    f"{', '.join(waiting)} did not load {version.name} within "
+                    f"{duration(timeout)}; nothing was switched",
+                    hint=f"look at the server's log, then: mlguard deploy {self.app}",
+                    app=self.app,
+                )
+            self._pause(operation)
+
+    def _not_loaded(self, version: Version) -> list[str]:
+        waiting = []
+        for server in self.registry.live_servers():
+            if version.id in server.failed:
+                raise ModelRunError(
+                    f"server {server.id} could not load {version.name}: "
+                    f"{server.failed[version.id]}",
+                    hint="nothing was switched; see the server's log",
+                    app=self.app,
+                )
+            if version.id not in server.loaded:
+                waiting.append(server.id)
+        return waiting
+
+    def _pause(self, operation: Operation) -> None:
+        self.sleep(POLL_S)
+        current = self.registry.operation(self.app)
+        if current is not None and self.clock() - current.beat_at > BEAT_S:
+            self.registry.beat(operation)
+
+    def _wait_until_served(self, state: AppState) -> None:
+        deadline = self.clock() + self.settings.rollout.load_timeout
+        while behind := [
+            server.id
+            for server in self.registry.live_servers()
+            if server.observed.get(self.app, 0) < state.generation
+        ]:
+            if self.clock() > deadline:
+                raise PendingError(
+                    f"promoted, but {', '.join(behind)} does not serve generation "
+                    f"{state.generation} yet",
+                    hint=f"it will catch up by itself; see: mlguard status {self.app}",
+                    app=self.app,
+                )
+            self.sleep(POLL_S)
+
+    def _wait_until_confirmed(self, version: Version) -> AppState:
+        deadline = self.clock() + self.settings.rollout.bake + 60
+        while True:
+            now = self.registry.version_by_id(version.id)
+            state = self.registry.app(self.app)
+            if now is None or now.state is not State.BAKING:
+                return state
+            if self.clock() > deadline:
+                raise PendingError(
+                    f"{version.name} serves but is not confirmed yet",
+                    hint="the monitors confirm it: is `mlguard serve` running?",
+                    app=self.app,
+                )
+            self.sleep(POLL_S)
+
+    # --- what to say ---------------------------------------------------------------------
+
+    def _promoted(
+        self,
+        version: Version,
+        before: Version | None,
+        after: AppState,
+        decision: GateDecision,
+        *,
+        reused: bool,
+    ) -> Outcome:
+        now = self.registry.version_by_id(version.id) or version
+        came_from = f", {before.name} before" if before else ""
+        lines = [f"{version.name} is live (generation {after.generation}{came_from})."]
+        exit_code = 0
+        if now.state is State.BAKING:
+            lines.append(
+                f"It is being watched for {duration(self.settings.rollout.bake)} before it counts "
+                "as confirmed."
+            )
+        elif now.state is State.QUARANTINED:
+            exit_code = 6
+            serving = after.active.name if after.active else "the default output"
+            lines = [f"{version.name} was rolled back by itself; {serving} serves."]
+        if not self.registry.live_servers():
+            lines.append("No server is running, so nothing answers yet.")
+        return self._outcome(
+            after,
+            decision=decision,
+            reused_evidence=reused,
+            changed=True,
+            exit_code=exit_code,
+            from_=before.name if before else None,
+            to=version.name,
+            lines=tuple(lines),
+            next_step=f"mlguard status {self.app}"
+            if self.registry.live_servers()
+            else "mlguard serve",
+        )
+
+    def _outcome(self, state: AppState, **fields: Any) -> Outcome:
+        return Outcome(
+            command="deploy", app=self.app, **state_fields(self.registry, state), **fields
+        )
+
+
+def state_fields(registry: Registry, state: AppState) -> dict[str, Any]:
+    """Return the fields of an outcome that say what serves and what a rollback would do."""
+    active = state.active
+    targets = registry.rollback_targets(state.app)
+    return {
+        "generation": state.generation,
+        "active": None
+        if active is None
+        else {
+            "version": active.name,
+            "digest": active.digest,
+            "state": active.state.value,
+            "since": rfc3339(state.since) if state.since is not None else None,
+        },
+        "rollback_target": targets[0].name if targets else None,
+    }
+
+
+def _state_after_gate(decision: GateDecision) -> State:
+    if decision.allowed:
+        return State.PASSED
+    return State.REJECTED if decision.exit_code == 1 else State.HELD
+
+
+def gate_step(step: GateStep) -> str:
+    """Return one step of a running gate as a line of progress."""
+    if step.verdict is None:
+        return f"gate: {step.name}"
+    return f"gate {step.done}/{step.total}: {step.verdict.mark} {step.name}"
+
+
+def git_commit(folder: Path) -> str:
+    """Return the commit that the folder's git repository is at, or an empty string."""
+    try:
+        done = subprocess.run(  # noqa: S603  no shell, and the folder is the project's own
+            ["git", "-C", str(folder), "rev-parse", "HEAD"],  # noqa: S607  the user's own git
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=5,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return done.stdout.strip() if done.returncode == 0 else ""

@@ -1,0 +1,155 @@
+"""What serves an app, since when and why; what is watched; what a rollback would do.
+
+Reads the registry once and returns plain data; every front (terminal, JSON, dashboard) shows
+the same.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from mlguard.config import AppSettings
+from mlguard.deploy.rollout import state_fields
+from mlguard.registry import AppState, Event, Hold, Incident, Mode, Registry, Server, Version
+from mlguard.results import MonitorResult
+from mlguard.wording import rfc3339
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MonitorStatus:
+    """One monitor of an app.
+
+    Attributes
+    ----------
+    id : str
+        Its name in app.toml.
+    state : str
+        ``"armed"`` (it has judged the version that serves), ``"waiting"`` (there is traffic,
+        but not enough of it or of its labels yet) or ``"idle"`` (no traffic).
+    last : MonitorResult or None
+        Its last finding about the version that serves.
+    at : float or None
+        When that was.
+    """
+
+    id: str
+    state: str
+    last: MonitorResult | None
+    at: float | None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return it as it stands in ``monitors`` of the status document."""
+        last = self.last
+        return {
+            "id": self.id,
+            "state": self.state,
+            "verdict": last.verdict.value if last else None,
+            "summary": last.summary if last else "",
+            "value": last.to_json()["value"] if last else None,
+            "limit": last.to_json()["limit"] if last else None,
+            "n": last.n if last else None,
+            "at": rfc3339(self.at) if self.at is not None else None,
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AppStatus:
+    """Everything that ``mlguard status`` says of one app."""
+
+    app: str
+    state: AppState
+    rollback_target: str | None
+    candidate: Version | None
+    holds: tuple[Hold, ...]
+    incidents: tuple[Incident, ...]
+    monitors: tuple[MonitorStatus, ...]
+    servers: tuple[Server, ...]
+    last_event: Event | None
+    mail: dict[str, int]
+    config_error: str
+    now: float
+
+    @property
+    def degraded(self) -> tuple[str, ...]:
+        """Why a human is needed; empty where all is well."""
+        reasons = []
+        if self.state.mode is Mode.DEFAULT_OUTPUT:
+            reasons.append("every request is answered with the default output")
+        if self.mail.get("dead"):
+            reasons.append(f"{self.mail['dead']} mails could not be delivered")
+        reasons += [
+            f"a rollback was due and found no target (incident {one.id})"
+            for one in self.incidents
+            if one.facts.get("no_target")
+        ]
+        return tuple(reasons)
+
+    @property
+    def exit_code(self) -> int:
+        """7 where a human is needed, else 0."""
+        return 7 if self.degraded else 0
+
+    def lagging(self) -> tuple[Server, ...]:
+        """Servers that do not serve the current generation yet."""
+        return tuple(
+            one for one in self.servers if one.observed.get(self.app, 0) < self.state.generation
+        )
+
+
+def app_status(
+    registry: Registry, app: str, settings: AppSettings | None, *, config_error: str, now: float
+) -> AppStatus:
+    """Read what there is to say about one app.
+
+    Parameters
+    ----------
+    settings : AppSettings or None
+        None where app.toml is not valid; ``config_error`` says why.
+    """
+    state = registry.app(app)
+    events = registry.events(app, limit=1)
+    servers = tuple(registry.live_servers())
+    return AppStatus(
+        app=app,
+        state=state,
+        rollback_target=state_fields(registry, state)["rollback_target"],
+        candidate=registry.candidate(app),
+        holds=tuple(registry.holds(app)),
+        incidents=tuple(registry.incidents(app, open_only=True)),
+        monitors=_monitors(registry, state, settings),
+        servers=servers,
+        last_event=events[-1] if events else None,
+        mail=registry.outbox.counts(),
+        config_error=config_error,
+        now=now,
+    )
+
+
+def _monitors(
+    registry: Registry, state: AppState, settings: AppSettings | None
+) -> tuple[MonitorStatus, ...]:
+    if settings is None or state.active is None:
+        return ()
+    found = []
+    for name in type(settings.monitor).model_fields:
+        if not getattr(settings.monitor, name).enabled:
+            continue
+        results = [
+            (at, one)
+            for at, one in registry.monitor_results(
+                state.app, monitor=name, since=state.since, limit=20
+            )
+            if one.version == state.active.name
+        ]
+        at, last = max(results, key=lambda pair: pair[0]) if results else (None, None)
+        found.append(MonitorStatus(id=name, state=_monitor_state(last), last=last, at=at))
+    return tuple(found)
+
+
+def _monitor_state(last: MonitorResult | None) -> str:
+    if last is None:
+        return "idle"
+    if last.reason in ("few", "no_labels"):
+        return "waiting"
+    return "armed"

@@ -1,0 +1,421 @@
+"""``mlguard.Project``: everything the commands do, from Python.
+
+The command line, the server's API and the pytest plug-in are thin over this class; a notebook
+uses it directly::
+
+    project = mlguard.Project(".")
+    project.check("iris", model=estimator)
+    project.deploy("iris", model=estimator, message="retrained on October")
+
+Rooms are imported by the methods that need them: asking for a status loads no scikit-learn.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mlguard.config import AppSettings, ProjectSettings, find_root, load_app, load_project
+from mlguard.errors import ConfigError, NotFoundError, RefusedError, UsageError
+
+if TYPE_CHECKING:
+    from mlguard.deploy.outcome import Outcome
+    from mlguard.deploy.status import AppStatus
+    from mlguard.registry import Registry, Version
+    from mlguard.results import GateDecision
+
+Progress = Callable[[str], None]
+
+
+def _silent(_: str) -> None:
+    """Take a line of progress and say nothing."""
+
+
+class Project:
+    """A folder with ``mlguard.toml``: its apps, their versions, what serves them.
+
+    Parameters
+    ----------
+    root : path-like, optional
+        The project's folder; default: the nearest one at or above the current folder.
+    clock : callable
+        Seconds since the epoch; handed in so that tests need no sleeping.
+
+    Raises
+    ------
+    NotFoundError
+        If there is no ``mlguard.toml``.
+    ConfigError
+        If it is not valid.
+    """
+
+    def __init__(
+        self, root: Path | str | None = None, *, clock: Callable[[], float] = time.time
+    ) -> None:
+        self.settings: ProjectSettings = load_project(find_root() if root is None else root)
+        self.clock = clock
+
+    def __repr__(self) -> str:
+        return f"Project({str(self.root)!r}, apps={self.app_names()})"
+
+    @property
+    def root(self) -> Path:
+        """The project's folder."""
+        return self.settings.root
+
+    @cached_property
+    def registry(self) -> Registry:
+        """The registry, opened and migrated when first used."""
+        from mlguard.registry import Registry
+
+        return Registry.open(self.settings, clock=self.clock)
+
+    def app_names(self) -> list[str]:
+        """Names of the apps declared under ``serving/``, sorted."""
+        return self.settings.app_names()
+
+    def app(self, name: str) -> AppSettings:
+        """Return the settings of one app.
+
+        Raises
+        ------
+        NotFoundError, ConfigError
+            If there is no such app, or its app.toml is not valid.
+        """
+        return load_app(self.settings, name)
+
+    # --- judging and deploying -----------------------------------------------------------
+
+    def train_missing(self, name: str, *, progress: Progress = _silent) -> bool:
+        """Run the app's training script if a file that it writes is missing."""
+        from mlguard.deploy.training import train_missing
+
+        return train_missing(self.app(name), state_dir=self.settings.state_dir, progress=progress)
+
+    def check(
+        self,
+        name: str,
+        *,
+        model: Any = None,
+        junit: Path | None = None,
+        progress: Progress = _silent,
+    ) -> GateDecision:
+        """Run the gate on a candidate; nothing is registered and no traffic moves.
+
+        Parameters
+        ----------
+        name : str
+            The app.
+        model : path-like or scikit-learn estimator, optional
+            The candidate; default ``[model] path`` of the app.
+        junit : Path, optional
+            Where a JUnit file is written.
+        progress : callable, optional
+            Told in one line what is going on.
+        """
+        from mlguard.checks.runner import run_gate
+        from mlguard.deploy.rollout import gate_step
+
+        settings = self.app(name)
+        self.train_missing(name, progress=progress)
+        with self._model_file(settings, model) as file:
+            return run_gate(
+                self.root,
+                name,
+                model=file,
+                junit=junit,
+                on_progress=lambda step: progress(gate_step(step)),
+            )
+
+    def examine(
+        self,
+        name: str,
+        *,
+        model: Any = None,
+        junit: Path | None = None,
+        progress: Progress = _silent,
+    ) -> Outcome:
+        """Run the gate as :meth:`check` does, and return it as the outcome of a command."""
+        from mlguard.deploy.outcome import Outcome
+        from mlguard.deploy.rollout import state_fields
+
+        decision = self.check(name, model=model, junit=junit, progress=progress)
+        advice = [one.next_step for one in decision.blocking if one.next_step]
+        return Outcome(
+            command="check",
+            app=name,
+            decision=decision,
+            exit_code=decision.exit_code,
+            lines=(f"{decision.because[:1].upper()}{decision.because[1:]}. Nothing was changed.",),
+            next_step=f"mlguard deploy {name}" if decision.allowed else "".join(advice[:1]),
+            **state_fields(self.registry, self.registry.app(name)),
+        )
+
+    def deploy(
+        self,
+        name: str,
+        *,
+        model: Any = None,
+        version: str | None = None,
+        message: str = "",
+        dry_run: bool = False,
+        wait: bool = False,
+        supersede: bool = False,
+        replace_candidate: bool = False,
+        resolves: int | None = None,
+        progress: Progress = _silent,
+    ) -> Outcome:
+        """Put a candidate through the gate and, if it passes, make it live.
+
+        Parameters
+        ----------
+        name : str
+            The app.
+        model : path-like or scikit-learn estimator, optional
+            The candidate; default ``[model] path`` of the app.
+        version : str, optional
+            Name for the version; default ``v1``, ``v2``, ….
+        message : str, optional
+            What is new in it; kept in the history.
+        dry_run : bool
+            Judge only.
+        wait : bool
+            Return when the version is confirmed, not when it is active.
+        supersede, replace_candidate : bool
+            Displace a version that is still watched, or one that is staged.
+        resolves : int, optional
+            Incident that this version fixes; lifts its hold.
+        progress : callable, optional
+            Told in one line what is going on.
+
+        Returns
+        -------
+        Outcome
+            ``exit_code`` 0 where the version is active, 1 where the gate refused it, 5 where it
+            could not decide.
+
+        Raises
+        ------
+        MlguardError
+            For everything that is not a verdict; see :mod:`mlguard.errors`.
+        """
+        from mlguard.deploy.rollout import Request, Rollout
+
+        settings = self.app(name)
+        self.train_missing(name, progress=progress)
+        with self._model_file(settings, model) as file:
+            request = Request(
+                model=file,
+                version=version,
+                message=message,
+                dry_run=dry_run,
+                wait=wait,
+                supersede=supersede,
+                replace_candidate=replace_candidate,
+                resolves=resolves,
+            )
+            rollout = Rollout(
+                self.settings, settings, self.registry, progress=progress, clock=self.clock
+            )
+            return rollout.run(request)
+
+    @contextlib.contextmanager
+    def _model_file(self, settings: AppSettings, model: Any) -> Iterator[Path]:
+        """Give the candidate as a file: the app's own, the one named, or a saved estimator."""
+        if model is None:
+            yield Path(settings.path(settings.model.path))
+        elif isinstance(model, str | Path):
+            yield Path(model).resolve()
+        else:
+            from mlguard.models.formats import save_model
+
+            with tempfile.TemporaryDirectory(prefix="mlguard-model-") as scratch:
+                file = Path(scratch) / f"{type(model).__name__}.skops"
+                save_model(model, file)
+                yield file
+
+    # --- moving traffic by hand ----------------------------------------------------------
+
+    def rollback(
+        self,
+        name: str,
+        *,
+        reason: str,
+        to: str | None = None,
+        to_default: bool = False,
+        quarantine: bool = False,
+        dry_run: bool = False,
+    ) -> Outcome:
+        """Go back to the version that was confirmed before the one that serves now.
+
+        Parameters
+        ----------
+        name : str
+            The app.
+        reason : str
+            Why; kept in the history and told in the mail.
+        to : str, optional
+            Version to go to instead.
+        to_default : bool
+            Answer the default output instead of any version.
+        quarantine : bool
+            Bar the current version's bytes from serving again.
+        dry_run : bool
+            Say what would happen; change nothing.
+
+        Raises
+        ------
+        RefusedError
+            If there is nothing to go back to.
+        IntegrityError
+            If the target's bytes are not what they were.
+        """
+        self._reason(reason)
+        if to_default:
+            return self.block(name, reason=reason, dry_run=dry_run)
+        before = self._seen(name)
+        target = self._rollback_target(name, to)
+        self.registry.artifacts.get(target.manifest["model_sha256"])  # its digest is checked here
+        serving = before.active.name if before.active else "the default output"
+        if dry_run:
+            return self._outcome(
+                "rollback",
+                name,
+                lines=(f"Would go from {serving} to {target.name}. Nothing was changed.",),
+                from_=serving,
+                to=target.name,
+            )
+        after = self.registry.rollback(
+            name,
+            to=target,
+            automatic=False,
+            reason=reason,
+            expected_generation=before.generation,
+            quarantine=quarantine,
+        )
+        return self._outcome(
+            "rollback",
+            name,
+            changed=True,
+            from_=serving,
+            to=target.name,
+            lines=(
+                f"{target.name} serves now instead of {serving} (generation {after.generation}).",
+                f"Reason: {reason}",
+            ),
+            next_step=f"mlguard status {name}",
+        )
+
+    def _rollback_target(self, name: str, to: str | None) -> Version:
+        if to is not None:
+            version = self.registry.version(name, to)
+            if version is None:
+                known = ", ".join(one.name for one in self.registry.versions(name)) or "none"
+                raise NotFoundError(f"{name} has no version {to!r}", hint=f"its versions: {known}")
+            return version
+        targets = self.registry.rollback_targets(name)
+        if not targets:
+            raise RefusedError(
+                f"nothing to go back to: no version of {name} was confirmed before this one",
+                hint=f"answer the default output instead: mlguard rollback {name} --to-default "
+                "--reason …",
+                app=name,
+            )
+        return targets[0]
+
+    def block(self, name: str, *, reason: str, dry_run: bool = False) -> Outcome:
+        """Answer the default output instead of the model, until :meth:`unblock`."""
+        self._reason(reason)
+        self._seen(name)
+        output = self.app(name).app.default_output
+        if not dry_run:
+            self.registry.block(name, reason)
+        return self._outcome(
+            "block",
+            name,
+            changed=not dry_run,
+            lines=(
+                f"{name} would answer {output!r} to everybody. Nothing was changed."
+                if dry_run
+                else f"{name} answers its default output {output!r} to everybody.",
+            ),
+            next_step=f"mlguard unblock {name} --reason …",
+        )
+
+    def unblock(self, name: str, *, reason: str) -> Outcome:
+        """Let the active version answer again."""
+        self._reason(reason)
+        self._seen(name)
+        state = self.registry.unblock(name, reason)
+        serving = state.active.name if state.active else "no version"
+        return self._outcome(
+            "unblock", name, changed=True, lines=(f"{serving} of {name} answers again.",)
+        )
+
+    def hold(self, name: str, *, reason: str, hours: float = 24) -> Outcome:
+        """Let no new version go live for some hours; a rollback stays possible."""
+        self._reason(reason)
+        self._seen(name)
+        self.registry.hold(name, reason, expires=self.clock() + hours * 3600)
+        return self._outcome(
+            "hold",
+            name,
+            changed=True,
+            lines=(
+                f"No new version of {name} goes live for {hours:g} h. Rollback stays possible.",
+            ),
+            next_step=f"mlguard resume {name} --reason …",
+        )
+
+    def resume(self, name: str, *, reason: str) -> Outcome:
+        """Lift every hold of an app."""
+        self._reason(reason)
+        self._seen(name)
+        held = self.registry.holds(name)
+        if held:
+            self.registry.resume(name, reason)
+        line = f"New versions of {name} may go live again." if held else f"{name} was not on hold."
+        return self._outcome("resume", name, changed=bool(held), lines=(line,))
+
+    def _reason(self, reason: str) -> None:
+        if not reason.strip():
+            raise UsageError("a reason is needed: it is what people will read in the history")
+
+    def _seen(self, name: str) -> Any:
+        self.app(name)
+        return self.registry.app(name)
+
+    def _outcome(self, command: str, name: str, **fields: Any) -> Outcome:
+        from mlguard.deploy.outcome import Outcome
+        from mlguard.deploy.rollout import state_fields
+
+        state = self.registry.app(name)
+        return Outcome(command=command, app=name, **state_fields(self.registry, state), **fields)
+
+    # --- looking -------------------------------------------------------------------------
+
+    def status(self, name: str | None = None) -> list[AppStatus]:
+        """Say what serves each app, since when and why, and what is watched.
+
+        An app whose app.toml is not valid is listed with the error: what serves goes on.
+        """
+        from mlguard.deploy.status import app_status
+
+        if name is not None and name not in self.app_names():
+            self.app(name)
+        found = []
+        for one in [name] if name is not None else self.app_names():
+            settings, problem = None, ""
+            try:
+                settings = self.app(one)
+            except ConfigError as error:
+                problem = error.message
+            found.append(
+                app_status(self.registry, one, settings, config_error=problem, now=self.clock())
+            )
+        return found
