@@ -219,6 +219,7 @@ class ModelTable(Table):
         default_factory=lambda: {"default": 0.5},
         description="Score from which the positive class is answered.",
     )
+    replicas: int = Field(1, ge=1, le=256, description="Processes that the model runs in.")
     memory_mib: int = Field(2048, ge=64, description="Memory limit of a model's process.")
     wall_limit_s: float = Field(30, gt=0, description="Longest that one batch may take.")
 

@@ -1,0 +1,145 @@
+"""One version behind real HTTP, without registry, log or supervisor.
+
+For tests of a candidate that want to ask the server itself: the routes, the batcher and the
+model's own process are the real ones.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import uvicorn
+
+from mlguard.config import AppSettings
+from mlguard.errors import ModelRunError
+from mlguard.serving.engine import AppEngine, Route, VersionSpec
+from mlguard.serving.feedback import Feedback, Outcome
+from mlguard.serving.metrics import Metrics
+from mlguard.serving.predict_app import ServerState, create_predict_app
+from mlguard.serving.query_ids import QueryIds
+
+_START_S = 90.0
+
+
+class MemoryLabels:
+    """Labels kept in memory; gone when the server stops."""
+
+    def __init__(self) -> None:
+        self.values: dict[int, Any] = {}
+
+    def put_many(self, labels: Any) -> list[Outcome]:
+        """Store labels; the first one wins."""
+        outcomes: list[Outcome] = []
+        for query_id, label, _source, _at in labels:
+            if query_id not in self.values:
+                self.values[query_id] = label
+                outcomes.append("stored")
+            else:
+                outcomes.append("same" if self.values[query_id] == label else "conflict")
+        return outcomes
+
+
+class LocalIds:
+    """Query ids counted in this process."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._at = 1
+
+    def reserve(self, version_id: int, generation: int, size: int) -> range:
+        """Return the next ``size`` ids."""
+        del version_id, generation
+        with self._lock:
+            start = self._at
+            self._at += size
+        return range(start, start + size)
+
+
+@contextmanager
+def served(
+    settings: AppSettings,
+    manifest: Mapping[str, Any] | None,
+    model_path: Path | str = "",
+    *,
+    version: str = "candidate",
+    start_s: float = _START_S,
+) -> Iterator[str]:
+    """Serve one version on a free port of the loopback interface; yields the base URL.
+
+    Parameters
+    ----------
+    settings : AppSettings
+        The app.
+    manifest : mapping or None
+        ``Manifest.to_json()``; None: no version, every answer is the default.
+    model_path : Path or str
+        The model's file.
+    version : str, default "candidate"
+        What ``X-MLGuard-Version`` says.
+    start_s : float, default 90
+        Longest wait for the model to load, in seconds.
+
+    Raises
+    ------
+    ModelRunError
+        If the version cannot be loaded.
+    """
+    listener = socket.create_server(("127.0.0.1", 0))
+    url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+    started: threading.Event = threading.Event()
+    failures: list[BaseException] = []
+    stop: list[Any] = []
+
+    async def serve() -> None:
+        metrics = Metrics()
+        ids = QueryIds(LocalIds().reserve)
+        engine = AppEngine(settings, ids=ids, metrics=metrics)
+        feedback = Feedback(engine, MemoryLabels(), lambda _query_id: None)
+        active = None
+        if manifest is not None:
+            await engine.load(VersionSpec(1, version, dict(manifest), str(model_path)))
+            active = 1
+        ids.refill((active or 0, 1))
+        engine.switch(Route(generation=1, active=active))
+        state = ServerState({settings.name: engine}, {settings.name: feedback}, metrics)
+        server = uvicorn.Server(
+            uvicorn.Config(create_predict_app(state), log_config=None, lifespan="off", ws="none")
+        )
+        stop.append(server)
+        task = asyncio.create_task(server.serve(sockets=[listener]))
+        while not server.started and not task.done():
+            await asyncio.sleep(0.005)
+        started.set()
+        try:
+            await task
+        finally:
+            await engine.close()
+            feedback.close()
+
+    def run() -> None:
+        try:
+            asyncio.run(serve())
+        except BaseException as error:  # noqa: BLE001 - handed to the thread that waits
+            failures.append(error)
+        finally:
+            started.set()
+
+    thread = threading.Thread(target=run, name="served", daemon=True)
+    thread.start()
+    try:
+        if not started.wait(start_s):
+            raise ModelRunError(f"the version did not serve within {start_s:g} s")
+        if failures:
+            raise failures[0]
+        yield url
+    finally:
+        for server in stop:
+            server.should_exit = True
+        thread.join(start_s)
+        listener.close()

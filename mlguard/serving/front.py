@@ -1,0 +1,273 @@
+"""One front-end process: its engines, its threads, and uvicorn on a socket that it was handed.
+
+``Front`` is an async context manager, so that any ASGI server can run it as the lifespan of an
+app.  ``run`` is what the supervisor starts::
+
+    python -m <module> --root DIR --parent PID --fd N --ready-fd N --url URL
+
+It does not listen before the versions that should answer are loaded (or could not be): a
+request that meets a restart waits in the socket's queue instead of getting a default answer.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import gc
+import json
+import logging
+import os
+import signal
+import socket
+import time
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mlguard.config import AppSettings, ProjectSettings, load_project
+from mlguard.serving.engine import AppEngine
+from mlguard.serving.feedback import Feedback
+from mlguard.serving.metrics import Metrics
+from mlguard.serving.predict_app import ServerState
+from mlguard.serving.query_ids import QueryIds
+from mlguard.serving.recorder import Recorder
+from mlguard.serving.replica_child import die_with_parent
+from mlguard.serving.sync import RegistrySync
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
+
+    from mlguard.registry.records import IdBlock
+
+logger = logging.getLogger("mlguard.serving")
+
+#: Longest wait for the versions before listening all the same.
+_LOAD_S = 60.0
+_MIB = 2**20
+#: Longest wait at the end for requests that were admitted.
+GRACE_S = 30
+
+
+class Front:
+    """Everything that one front-end process holds.
+
+    Parameters
+    ----------
+    project : ProjectSettings
+        The project that is served.
+    url : str, default ""
+        Where it answers, for the registry's list of servers.
+    """
+
+    def __init__(self, project: ProjectSettings, *, url: str = "") -> None:
+        from mlguard.data.prediction_log import PredictionLog
+
+        self.project = project
+        self.url = url
+        self.started_at = time.time()
+        self.draining = False
+        self.engines: dict[str, AppEngine] = {}
+        self.feedback: dict[str, Feedback] = {}
+        self.metrics = Metrics()
+        self.server_id = f"{socket.gethostname()}-{os.getpid()}-{int(self.started_at * 1000):x}"
+        self._log = PredictionLog(project.log_dir)
+        self.recorder = Recorder(self._log, self.server_id)
+        self.state = ServerState(
+            self.engines,
+            self.feedback,
+            self.metrics,
+            int(project.server.max_body_mib * _MIB),
+            self.health,
+        )
+        self.sync: RegistrySync | None = None
+
+    # --- life ---
+
+    async def start(self) -> None:
+        """Load what should answer, then keep in step with the registry."""
+        loop = asyncio.get_running_loop()
+        self.recorder.start()
+        self.sync = RegistrySync(
+            self.project,
+            server_id=self.server_id,
+            url=self.url,
+            adopt=self._adopt,
+            engines=self.engines,
+            metrics=self.metrics,
+            loop=loop,
+        )
+        give_up = loop.time() + _LOAD_S
+        while loop.time() < give_up:
+            await loop.run_in_executor(None, self.sync.tick)
+            if self.sync.settled or self.sync.degraded:
+                break
+            await asyncio.sleep(0.02)
+        # What lives by now lives to the end; the collector need not look at it again.
+        gc.collect()
+        gc.freeze()
+        self.sync.start()
+
+    async def stop(self) -> None:
+        """Finish what was admitted, then write everything down."""
+        self.draining = True
+        loop = asyncio.get_running_loop()
+        if self.sync is not None:
+            await loop.run_in_executor(None, self.sync.stop)
+        await asyncio.gather(*(engine.close() for engine in self.engines.values()))
+        for feedback in self.feedback.values():
+            await loop.run_in_executor(None, feedback.close)
+        await loop.run_in_executor(None, self.recorder.close)
+        gc.unfreeze()
+
+    @asynccontextmanager
+    async def lifespan(self, _app: FastAPI) -> AsyncIterator[None]:
+        """Start and stop with an ASGI server."""
+        await self.start()
+        try:
+            yield
+        finally:
+            await self.stop()
+
+    # --- parts ---
+
+    def _adopt(self, settings: AppSettings) -> AppEngine:
+        """Return the engine of an app that appeared."""
+        from mlguard.data.labels import LabelStore, default_url
+
+        name = settings.name
+        engine = AppEngine(
+            settings,
+            ids=QueryIds(lambda *key_and_size: self._reserve(name, *key_and_size)),
+            metrics=self.metrics,
+            recorder=self.recorder,
+        )
+        self.feedback[name] = Feedback(
+            engine, LabelStore(default_url(self.project.log_dir, name)), self._block
+        )
+        return engine
+
+    def _reserve(self, app: str, version_id: int, generation: int, size: int) -> range:
+        assert self.sync is not None
+        assert self.sync.registry is not None
+        return self.sync.registry.reserve_ids(
+            app, version_id or None, generation, self.server_id, size
+        )
+
+    def _block(self, query_id: int) -> IdBlock | None:
+        assert self.sync is not None
+        assert self.sync.registry is not None
+        return self.sync.registry.id_block(query_id)
+
+    def health(self) -> tuple[bool, dict[str, Any]]:
+        """Return whether this process is ready, and what to say about it."""
+        sync = self.sync
+        apps = {}
+        ready = sync is not None and not self.draining
+        for name, engine in sorted(self.engines.items()):
+            lagging = sync.lagging.get(name) if sync is not None else None
+            active = engine.route.active
+            serves = engine.ready and not (lagging and active is None)
+            ready = ready and serves
+            apps[name] = {
+                "ready": serves,
+                "generation": engine.route.generation,
+                "version": engine.versions[active].name if active is not None else None,
+            }
+            if lagging:
+                apps[name]["lagging"] = lagging
+        body: dict[str, Any] = {"ready": ready, "apps": apps}
+        degraded = self._degraded()
+        if degraded:
+            body["degraded"] = degraded
+        if self.draining:
+            body["draining"] = True
+        return ready, body
+
+    def _degraded(self) -> list[str]:
+        if self.sync is None:
+            return []
+        found = []
+        if self.sync.degraded is not None:
+            since, reason = self.sync.degraded
+            when = datetime.fromtimestamp(since, UTC).isoformat(timespec="seconds")
+            found.append(
+                f"the registry cannot be read since {when}; "
+                f"what was live then goes on answering ({reason.splitlines()[0]})"
+            )
+        found += [
+            f"settings of {name} not in force: {why.splitlines()[0]}"
+            for name, why in sorted(self.sync.rejected.items())
+        ]
+        if self.recorder.dropped:
+            found.append(f"{self.recorder.dropped} prediction rows could not be logged")
+        return found
+
+
+def run(arguments: Sequence[str], create_app: Callable[[Front], FastAPI]) -> int:
+    """Serve on the handed socket until SIGTERM; returns the exit code."""
+    parser = argparse.ArgumentParser(prog="front")
+    parser.add_argument("--root", type=Path, required=True)
+    parser.add_argument("--parent", type=int, required=True)
+    parser.add_argument("--fd", type=int, required=True)
+    parser.add_argument("--ready-fd", type=int, required=True)
+    parser.add_argument("--url", required=True)
+    options = parser.parse_args(arguments)
+    # Ctrl-C is for the supervisor; it sends SIGTERM when it is our turn.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(message)s")
+    die_with_parent(options.parent, signal.SIGTERM)
+    front = Front(load_project(options.root), url=options.url)
+    listener = socket.socket(fileno=options.fd)
+
+    def tell_ready() -> None:
+        with contextlib.suppress(OSError):
+            os.write(options.ready_fd, json.dumps({"pid": os.getpid()}).encode() + b"\n")
+            os.close(options.ready_fd)
+
+    import uvloop
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(_serve(create_app(front), front, listener, tell_ready))
+
+
+async def _serve(
+    app: FastAPI, front: Front, listener: socket.socket, tell_ready: Callable[[], None]
+) -> int:
+    import uvicorn
+
+    class Server(uvicorn.Server):
+        """uvicorn without its own signal handling, which ends the process by the signal."""
+
+        @contextmanager
+        def capture_signals(self) -> Iterator[None]:
+            yield
+
+    server = Server(
+        uvicorn.Config(
+            app,
+            log_config=None,
+            access_log=False,
+            ws="none",
+            lifespan="on",
+            server_header=False,
+            timeout_graceful_shutdown=GRACE_S,
+        )
+    )
+    stop_at_start = False
+
+    def stop() -> None:
+        nonlocal stop_at_start
+        front.draining = True
+        server.should_exit = stop_at_start = True
+
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop)
+    task = asyncio.create_task(server.serve(sockets=[listener]))
+    while not server.started and not task.done():
+        await asyncio.sleep(0.005)
+    if server.started and not stop_at_start:
+        tell_ready()
+    await task
+    return 0

@@ -1,0 +1,363 @@
+"""A predict request's body → rows in the model's order, or a 400 in Clipper's words.
+
+The body is JSON whatever its Content-Type says.  Rows come as one of six input types:
+
+========== ============================================ ========================================
+type       one row                                      with ``strict_types``
+========== ============================================ ========================================
+doubles    array of finite numbers                      each written as a real: ``2.0``, not ``2``
+floats     the same, within the range of float32        the same
+ints       array of whole numbers in int64, ``2.0`` too whole numbers in int32, ``2.0`` refused
+strings    one string, kept byte for byte
+bytes      one base64 string
+table      object ``{"feature": value}``, or an array   a boolean is no 0 or 1, an integer
+           in the order of the features                 column takes no ``2.0``
+========== ============================================ ========================================
+
+A boolean is never a number.  ``null`` is a missing value in a table and an error elsewhere.
+Keys of a table row that the model does not use are ignored, so that a caller may send the
+whole record.  One bad row refuses the request whole, naming row and column, before the model
+sees any of it; so that whatever fails later is not the caller's fault.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import datetime as dt
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from mlguard.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from mlguard.config import InputType
+    from mlguard.models.schema import Feature
+
+_FLOAT32_MAX = 3.4028234663852886e38
+_INT32 = (-(2**31), 2**31 - 1)
+_INT64 = (-(2**63), 2**63 - 1)
+#: Longest piece of a caller's value that an error repeats.
+_SHOWN = 40
+
+
+class BadRequestError(UsageError):
+    """The caller's request cannot be answered; ``kind`` and ``cause`` are the JSON reply.
+
+    Parameters
+    ----------
+    kind : str
+        ``"Json error"`` or ``"Query processing error"``, as Clipper says.
+    cause : str
+        What is wrong, naming the field.
+    """
+
+    code = "bad_request"
+
+    def __init__(self, kind: str, cause: str) -> None:
+        super().__init__(cause)
+        self.kind = kind
+        self.cause = cause
+
+
+def json_error(what: str) -> BadRequestError:
+    """Return the error of a body that cannot be read as the app's input."""
+    return BadRequestError("Json error", f"Error parsing JSON: {what}")
+
+
+def unknown_version(version: str, app: str) -> BadRequestError:
+    """Return the error of a request for a version that does not serve."""
+    return BadRequestError(
+        "Query processing error",
+        f"Requested version: {version} does not exist for model: {app}",
+    )
+
+
+class _Envelope(msgspec.Struct):
+    """The keys that mean something; ``input`` wins over ``input_batch``, others are ignored."""
+
+    input: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+    input_batch: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+    version: str | int | None = None
+    uid: str | int | None = None
+    groups: dict[str, str | int | float | bool | None] | None = None
+
+
+@dataclass(slots=True)
+class PredictRequest:
+    """One decoded body.
+
+    Attributes
+    ----------
+    batch : bool
+        Whether it came as ``input_batch``.
+    raw : bytes
+        JSON of the row or of the rows; typed by the version that answers.
+    version, uid : str or None
+        As the caller named them.
+    groups : dict
+        Group of each sensitive attribute; never shown to the model.
+    """
+
+    batch: bool
+    raw: bytes
+    version: str | None = None
+    uid: str | None = None
+    groups: dict[str, str] = field(default_factory=dict)
+
+
+_ENVELOPE = msgspec.json.Decoder(_Envelope)
+
+
+def read_request(body: bytes) -> PredictRequest:
+    """Read the envelope of a predict request.
+
+    Raises
+    ------
+    BadRequestError
+        If the body is no JSON object, has neither ``input`` nor ``input_batch``, or one of
+        the other known keys has the wrong type.
+    """
+    try:
+        envelope = _ENVELOPE.decode(body)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise json_error(_because(error)) from None
+    if envelope.input is not msgspec.UNSET:
+        batch, raw = False, envelope.input
+    elif envelope.input_batch is not msgspec.UNSET:
+        batch, raw = True, envelope.input_batch
+    else:
+        raise json_error("the object has neither `input` nor `input_batch`")
+    groups = {
+        name: value if isinstance(value, str) else msgspec.json.encode(value).decode()
+        for name, value in (envelope.groups or {}).items()
+        if value is not None
+    }
+    return PredictRequest(
+        batch=batch,
+        raw=bytes(raw),
+        version=None if envelope.version is None else str(envelope.version),
+        uid=None if envelope.uid is None else str(envelope.uid),
+        groups=groups,
+    )
+
+
+class RowReader:
+    """Reads the rows of one version (or of an app without any).
+
+    Parameters
+    ----------
+    kind : str
+        The app's input type.
+    features : sequence of Feature
+        In the model's order; empty where unknown, then any length goes.
+    strict : bool, default False
+        ``strict_types`` of the app.
+    """
+
+    def __init__(
+        self, kind: InputType, features: Sequence[Feature] = (), *, strict: bool = False
+    ) -> None:
+        self.kind = kind
+        self.features = tuple(features)
+        self.strict = strict
+        self._check: Callable[[Any], Any]
+        row: Any
+        if kind in ("doubles", "floats"):
+            row = list[int | float] if strict else list[float]
+            self._check = self._reals
+        elif kind == "ints":
+            row = list[int] if strict else list[int | float]
+            self._check = self._integers
+        elif kind == "table":
+            row = dict[str, Any] | list[Any]
+            self._check = self._record
+            self._cells = [_cell_reader(one.kind, strict=strict) for one in self.features]
+        else:
+            row = str
+            self._check = _base64 if kind == "bytes" else _same
+        self._one = msgspec.json.Decoder(row)
+        self._many = msgspec.json.Decoder(list[row])
+        self._categories = [
+            frozenset(one.categories) if one.categories else None for one in self.features
+        ]
+
+    def read(self, request: PredictRequest) -> list[Any]:
+        """Return the rows: lists in feature order, or strings, or bytes.
+
+        Raises
+        ------
+        BadRequestError
+            If a row has the wrong type or length, or holds a value that does not fit.
+        """
+        name = "input_batch" if request.batch else "input"
+        try:
+            decoded = (self._many if request.batch else self._one).decode(request.raw)
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+            raise json_error(_because(error, name)) from None
+        rows = decoded if request.batch else [decoded]
+        checked = []
+        for number, row in enumerate(rows):
+            try:
+                checked.append(self._check(row))
+            except ValueError as error:
+                place = f"{name}[{number}]" if request.batch else name
+                raise json_error(f"{place}: {error}") from None
+        return checked
+
+    def fits(self, row: Any) -> bool:
+        """Whether a row holds only values that the version's reference data had.
+
+        A row with an unseen category or a missing value is answered all the same; a model's
+        error on it is then not held against the model.
+        """
+        if self.kind != "table":
+            return True
+        return all(
+            value is not None and (known is None or value in known)
+            for value, known in zip(row, self._categories, strict=True)
+        )
+
+    def _length(self, row: Sequence[Any]) -> None:
+        if self.features and len(row) != len(self.features):
+            raise ValueError(f"{len(row)} values, the model takes {len(self.features)}")
+        if not row:
+            raise ValueError("an empty array is no row")
+
+    def _name(self, index: int) -> str:
+        return f" ({self.features[index].name})" if self.features else ""
+
+    def _reals(self, row: list[Any]) -> list[float]:
+        self._length(row)
+        for index, value in enumerate(row):
+            if self.strict and type(value) is not float:
+                raise ValueError(
+                    f"value {index}{self._name(index)} is {value}, "
+                    f"strict_types takes reals only, like {value}.0"
+                )
+            if self.kind == "floats" and not -_FLOAT32_MAX <= value <= _FLOAT32_MAX:
+                raise ValueError(f"value {index}{self._name(index)} does not fit 32 bits")
+        return row
+
+    def _integers(self, row: list[Any]) -> list[int]:
+        self._length(row)
+        low, high = _INT32 if self.strict else _INT64
+        for index, value in enumerate(row):
+            if type(value) is float:
+                if not value.is_integer():
+                    raise ValueError(f"value {index}{self._name(index)} is {value}, not whole")
+                row[index] = int(value)
+            if not low <= row[index] <= high:
+                raise ValueError(
+                    f"value {index}{self._name(index)} does not fit {32 if self.strict else 64} "
+                    "bits"
+                )
+        return row
+
+    def _record(self, row: Any) -> list[Any]:
+        if isinstance(row, Mapping):
+            if not self.features:
+                return [row]
+            missing = [one.name for one in self.features if one.name not in row]
+            if missing:
+                raise ValueError(
+                    ("column " if len(missing) == 1 else "columns ")
+                    + ", ".join(repr(name) for name in missing)
+                    + " missing"
+                )
+            values = [row[one.name] for one in self.features]
+        else:
+            self._length(row)
+            values = row
+            if not self.features:
+                return [values]
+        for index, (feature, reader) in enumerate(zip(self.features, self._cells, strict=True)):
+            try:
+                values[index] = reader(values[index])
+            except ValueError as error:
+                raise ValueError(f"column {feature.name!r}: {error}") from None
+        return values
+
+
+def _same(row: str) -> str:
+    return row
+
+
+def _base64(row: str) -> bytes:
+    try:
+        return base64.b64decode(row, validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise ValueError(f"not base64: {error}") from None
+
+
+def _shown(value: Any) -> str:
+    text = msgspec.json.encode(value).decode()
+    return text if len(text) <= _SHOWN else text[: _SHOWN - 1] + "…"
+
+
+def _cell_reader(kind: str, *, strict: bool) -> Callable[[Any], Any]:
+    """Return what reads one cell of a table: the value, None for a missing one, ValueError."""
+
+    def number(value: Any) -> float | None:
+        if value is None:
+            return None
+        if type(value) not in (int, float) or not math.isfinite(value):
+            raise ValueError(f"expected a number, got {_shown(value)}")
+        return float(value)
+
+    def integer(value: Any) -> int | None:
+        if value is None:
+            return None
+        whole = type(value) is int or (
+            not strict and type(value) is float and float(value).is_integer()
+        )
+        if not whole or not _INT64[0] <= value <= _INT64[1]:
+            raise ValueError(f"expected a whole number, got {_shown(value)}")
+        return int(value)
+
+    def boolean(value: Any) -> bool | None:
+        if value is None or type(value) is bool:
+            return value
+        if not strict and type(value) in (int, float) and value in (0, 1):
+            return bool(value)
+        raise ValueError(f"expected true or false, got {_shown(value)}")
+
+    def text(value: Any) -> str | None:
+        if value is not None and type(value) is not str:
+            raise ValueError(f"expected a string, got {_shown(value)}")
+        return value
+
+    def time(value: Any) -> str | None:
+        try:
+            if value is not None:
+                dt.datetime.fromisoformat(value)
+        except (TypeError, ValueError):
+            raise ValueError(f"expected a time like 2026-01-31T12:00:00Z, got {_shown(value)}")
+        return value  # type: ignore[no-any-return]  # fromisoformat took it: a string or None
+
+    return {
+        "number": number,
+        "integer": integer,
+        "boolean": boolean,
+        "time": time,
+    }.get(kind, text)
+
+
+def _because(error: Exception, place: str = "") -> str:
+    """Return msgspec's message with its path starting at the request's key."""
+    if isinstance(error, RecursionError):
+        return "nested too deeply"
+    text = str(error) or "not UTF-8"
+    if isinstance(error, UnicodeDecodeError):
+        text = "the body is not UTF-8"
+    if not place:
+        return text
+    if "`$" in text:
+        return text.replace("`$", f"`$.{place}")
+    return f"{text} - at `$.{place}`"

@@ -1,0 +1,354 @@
+"""The FastAPI app that answers predictions and takes labels.
+
+``POST /{app}/predict`` here is the ordinary route: whatever answers it faster must answer the
+same.  Bodies are read raw, because Clipper reads JSON whatever the Content-Type says.
+
+Every reply but ``/metrics`` and ``/docs`` is JSON; an error is ``{"error", "cause"}``, and no
+reply carries a traceback.
+"""
+
+from __future__ import annotations
+
+import html
+import logging
+import math
+from collections.abc import Callable, Mapping, MutableMapping
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import HTMLResponse, Response
+from starlette.exceptions import HTTPException
+
+from mlguard import __version__
+from mlguard.errors import MlguardError
+from mlguard.serving import metrics as figures
+from mlguard.serving.engine import AppEngine, OverloadedError
+from mlguard.serving.feedback import Feedback
+from mlguard.serving.inputs import BadRequestError
+from mlguard.serving.metrics import Metrics
+
+logger = logging.getLogger("mlguard.serving")
+
+_TITLES = {
+    400: "Bad request",
+    401: "Not authorised",
+    403: "Forbidden",
+    404: "Not found",
+    405: "Method not allowed",
+    409: "Conflict",
+    413: "Body too large",
+    503: "Overloaded",
+}
+
+
+@dataclass(slots=True)
+class ServerState:
+    """What the routes need.
+
+    Attributes
+    ----------
+    engines : mapping of str to AppEngine
+        The apps by name; may grow while serving.
+    feedback : mapping of str to Feedback
+        Takers of labels by app.
+    metrics : Metrics
+        What ``/metrics`` shows.
+    max_body : int
+        Largest body in bytes.
+    health : callable
+        Returns whether this process is ready, and the body of ``/readyz``.
+    """
+
+    engines: MutableMapping[str, AppEngine]
+    feedback: Mapping[str, Feedback]
+    metrics: Metrics
+    max_body: int = 8 * 2**20
+    health: Callable[[], tuple[bool, dict[str, Any]]] = field(
+        default=lambda: (True, {"ready": True})
+    )
+
+
+class TooLargeError(MlguardError):
+    """The request's body is larger than the server takes."""
+
+    http_status = 413
+    code = "too_large"
+
+
+def json_reply(
+    document: Any, status: int = 200, headers: Mapping[str, str] | None = None
+) -> Response:
+    """Return a JSON response."""
+    return Response(
+        msgspec.json.encode(document),
+        status_code=status,
+        headers=None if headers is None else dict(headers),
+        media_type="application/json",
+    )
+
+
+def error_reply(
+    status: int, cause: str, *, kind: str = "", headers: Mapping[str, str] | None = None
+) -> Response:
+    """Return an error as JSON."""
+    error = kind or _TITLES.get(status, "Error")
+    return json_reply({"error": error, "cause": cause}, status, headers)
+
+
+async def read_body(request: Request, limit: int) -> bytes:
+    """Return the body, read no further than ``limit`` bytes.
+
+    Raises
+    ------
+    TooLargeError
+        If it is longer.
+    """
+    too_large = TooLargeError(f"the body is larger than {limit} bytes")
+    declared = request.headers.get("content-length", "")
+    if declared.isdecimal() and int(declared) > limit:
+        raise too_large
+    parts = []
+    size = 0
+    async for part in request.stream():
+        size += len(part)
+        if size > limit:
+            raise too_large
+        parts.append(part)
+    return b"".join(parts)
+
+
+_ROW_SCHEMA = {
+    "description": "One row: an array of numbers, a string, base64, or {feature: value}.",
+    "examples": [[4.3, 2.0, 1.0, 0.1]],
+}
+_PREDICT_DOC: dict[str, Any] = {
+    "requestBody": {
+        "required": True,
+        "description": "`input` (one row) or `input_batch` (an array of rows).",
+        "content": {
+            "application/json": {
+                "schema": {
+                    "type": "object",
+                    "properties": {
+                        "input": _ROW_SCHEMA,
+                        "input_batch": {"type": "array", "items": _ROW_SCHEMA},
+                        "version": {"type": "string"},
+                        "uid": {"type": "string"},
+                        "groups": {"type": "object", "additionalProperties": {"type": "string"}},
+                    },
+                }
+            }
+        },
+    }
+}
+_UPDATE_DOC: dict[str, Any] = {
+    "requestBody": {
+        "required": True,
+        "description": "`query_id` and `label`, or Clipper's `uid`, `input` and `label`.",
+        "content": {
+            "application/json": {
+                "schema": {
+                    "type": "object",
+                    "required": ["label"],
+                    "properties": {
+                        "query_id": {"type": "integer"},
+                        "label": {},
+                        "uid": {"type": "string"},
+                        "input": _ROW_SCHEMA,
+                    },
+                }
+            }
+        },
+    }
+}
+_PREDICT_ERRORS: dict[int | str, dict[str, Any]] = {
+    400: {"description": "The body cannot be read; `cause` names the field."},
+    404: {"description": "No such app."},
+    413: {"description": "The body is too large."},
+    503: {"description": "Overloaded; try again after Retry-After seconds."},
+}
+_UPDATE_ERRORS = _PREDICT_ERRORS | {409: {"description": "Another label was there first."}}
+
+
+def create_predict_app(
+    state: ServerState,
+    *,
+    lifespan: Callable[[FastAPI], AbstractAsyncContextManager[None]] | None = None,
+) -> FastAPI:
+    """Return the app that answers for some engines.
+
+    Parameters
+    ----------
+    state : ServerState
+        The engines and what goes with them.
+    lifespan : callable, optional
+        Async context manager around the server's life.
+    """
+    app = FastAPI(
+        title="mlguard",
+        version=__version__,
+        summary="Predictions and labels.",
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+        lifespan=lifespan,
+    )
+    app.state.mlguard = state
+    _errors(app)
+
+    async def predict(app_name: str, request: Request) -> Response:
+        """Answer one row, or a batch of rows; within the SLO, if need be by default."""
+        engine = state.engines.get(app_name)
+        if engine is None:
+            raise HTTPException(404, f"no app {app_name!r}")
+        try:
+            reply = await engine.predict(await read_body(request, state.max_body))
+        except (BadRequestError, TooLargeError, OverloadedError) as error:
+            status = 400 if isinstance(error, BadRequestError) else error.http_status
+            state.metrics.requests.labels(app_name, str(status)).inc()
+            raise
+        state.metrics.requests.labels(app_name, "200").inc()
+        return Response(
+            reply.body,
+            media_type="application/json",
+            headers={
+                "X-MLGuard-Version": reply.version,
+                "X-MLGuard-Generation": str(reply.generation),
+            },
+        )
+
+    async def update(app_name: str, request: Request) -> Response:
+        """Take the label of a prediction; it is durable before the answer."""
+        feedback = state.feedback.get(app_name)
+        if feedback is None:
+            raise HTTPException(404, f"no app {app_name!r}")
+        await feedback.put(await read_body(request, state.max_body))
+        return json_reply({"received": True})
+
+    async def healthz() -> Response:
+        """Say that the process lives."""
+        return json_reply({"live": True})
+
+    async def readyz() -> Response:
+        """Say whether every version that should answer is loaded."""
+        ready, body = state.health()
+        return json_reply(body, 200 if ready else 503)
+
+    async def metrics() -> Response:
+        """Return the figures for Prometheus."""
+        return Response(state.metrics.render(), media_type=figures.CONTENT_TYPE)
+
+    async def docs() -> Response:
+        """Return this page."""
+        return HTMLResponse(docs_page(app.openapi()))
+
+    for path, handler, extra, errors in (
+        ("/{app_name}/predict", predict, _PREDICT_DOC, _PREDICT_ERRORS),
+        ("/{app_name}/update", update, _UPDATE_DOC, _UPDATE_ERRORS),
+    ):
+        app.post(path, tags=["predictions"], responses=errors, openapi_extra=extra)(handler)
+        app.post(path + "/", include_in_schema=False)(handler)
+    app.get("/healthz", tags=["operations"])(healthz)
+    app.get("/readyz", tags=["operations"])(readyz)
+    app.get("/metrics", tags=["operations"])(metrics)
+    app.get("/docs", tags=["operations"], response_class=HTMLResponse)(docs)
+    return app
+
+
+def _errors(app: FastAPI) -> None:
+    """Make every error JSON."""
+
+    @app.exception_handler(BadRequestError)
+    async def bad_request(_request: Request, error: BadRequestError) -> Response:
+        return error_reply(400, error.cause, kind=error.kind)
+
+    @app.exception_handler(MlguardError)
+    async def known(_request: Request, error: MlguardError) -> Response:
+        status = error.http_status
+        headers = {}
+        if error.retryable and status == 503:  # noqa: PLR2004 - HTTP's own number
+            headers["Retry-After"] = str(math.ceil(error.data.get("retry_after_s", 1)))
+        if status >= 500:  # noqa: PLR2004 - HTTP's own number
+            logger.warning("%s", error)
+        kind = "" if status != 503 or isinstance(error, OverloadedError) else "Unavailable"  # noqa: PLR2004
+        hint = f"; {error.hint}" if error.hint else ""
+        return error_reply(status, f"{error.message}{hint}", kind=kind, headers=headers)
+
+    @app.exception_handler(HTTPException)
+    async def http(_request: Request, error: HTTPException) -> Response:
+        causes = {404: "no such route", 405: "this route takes other methods; see Allow"}
+        standard = error.detail in ("Not Found", "Method Not Allowed")
+        cause = causes.get(error.status_code, error.detail) if standard else error.detail
+        return error_reply(error.status_code, cause, headers=error.headers)
+
+    @app.exception_handler(RequestValidationError)
+    async def validation(_request: Request, error: RequestValidationError) -> Response:
+        causes = [
+            f"{'.'.join(str(part) for part in one['loc'])}: {one['msg']}" for one in error.errors()
+        ]
+        return error_reply(400, "; ".join(causes))
+
+    @app.exception_handler(Exception)
+    async def unknown(_request: Request, _error: Exception) -> Response:
+        # Starlette raises it again for the server's log; the caller gets no traceback.
+        return error_reply(500, "the server failed on this request; its log says why")
+
+
+def docs_page(document: Mapping[str, Any]) -> str:
+    """Return the OpenAPI document as a page that loads nothing from elsewhere.
+
+    FastAPI's own page takes its script and style from a CDN; a server that must answer with
+    the network denied cannot, and carrying a copy of somebody's files is no better.
+    """
+    escape = html.escape
+    rows = []
+    for path, methods in document["paths"].items():
+        for method, operation in methods.items():
+            answers = "".join(
+                f"<li><code>{escape(str(status))}</code> {escape(answer.get('description', ''))}"
+                for status, answer in operation.get("responses", {}).items()
+            )
+            body = operation.get("requestBody", {}).get("description", "")
+            rows.append(
+                f"<section><h2><b>{escape(method.upper())}</b> <code>{escape(path)}</code></h2>"
+                f"<p>{escape(operation.get('description', operation.get('summary', '')))}</p>"
+                + (f"<p>Body: {escape(body)}</p>" if body else "")
+                + f"<ul>{answers}</ul></section>"
+            )
+    info = document["info"]
+    return page(
+        f"{info['title']} {info['version']}: HTTP",
+        f"<h1>{escape(info['title'])} {escape(info['version'])}: HTTP</h1>"
+        '<p>The same as <a href="/openapi.json">an OpenAPI document</a> for programs.</p>'
+        + "".join(rows),
+    )
+
+
+_STYLE = """
+:root{color-scheme:light dark;--ink:#1b1f24;--paper:#fff;--line:#d5d9de;--dim:#5b636c;
+--accent:#0b63ce;--ok:#1a7f37;--bad:#cf222e}
+@media(prefers-color-scheme:dark){:root{--ink:#e6e8eb;--paper:#14171a;--line:#353b42;
+--dim:#9aa4af;--accent:#6cb0ff;--ok:#4ac26b;--bad:#ff7b72}}
+body{font:16px/1.5 system-ui,sans-serif;color:var(--ink);background:var(--paper);
+max-width:60rem;margin:0 auto;padding:32px 16px}
+h1{font-size:28px;line-height:1.2}h2{font-size:16px;margin:0 0 8px}
+section{border-top:1px solid var(--line);padding:16px 0}
+p{max-width:72ch;margin:8px 0}a{color:var(--accent)}
+pre,code{font:14px/1.5 ui-monospace,monospace}
+pre{white-space:pre-wrap;overflow-wrap:anywhere;margin:8px 0}
+.dim{color:var(--dim)}.ok{color:var(--ok)}.bad{color:var(--bad)}
+"""
+
+
+def page(title: str, body: str) -> str:
+    """Return a self-contained HTML page; ``body`` is HTML, ``title`` is text."""
+    return (
+        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width,initial-scale=1">'
+        f"<title>{html.escape(title)}</title><style>{_STYLE}</style></head>"
+        f"<body><main>{body}</main></body></html>"
+    )
