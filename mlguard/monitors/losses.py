@@ -28,7 +28,7 @@ Task = Literal["classification", "regression"]
 
 
 def row_losses(
-    window: WindowData, *, task: Task, scale: float = 1.0
+    window: WindowData, *, task: Task, scale: float = 1.0, clip: bool = True
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.bool_]]:
     """Return each row's loss and whether it has one.
 
@@ -40,23 +40,27 @@ def row_losses(
         What kind of prediction it is.
     scale : float, default 1.0
         Absolute error of a regression that counts as a loss of 1.
+    clip : bool, default True
+        Whether a larger error counts as 1 too.
 
     Returns
     -------
     losses : ndarray of float64, shape (n_rows,)
-        In [0, 1]; NaN where there is none.
+        In [0, 1] if clipped; NaN where there is none.
     judged : ndarray of bool, shape (n_rows,)
         Labelled rows that the version itself answered.
     """
     judged = window.labelled & ~window.default
     losses = np.full(len(window), np.nan)
     for place in np.flatnonzero(judged):
-        losses[place] = loss(window.output[place], window.label[place], task=task, scale=scale)
+        losses[place] = loss(
+            window.output[place], window.label[place], task=task, scale=scale, clip=clip
+        )
     judged &= ~np.isnan(losses)
     return losses, judged
 
 
-def loss(output: Any, label: Any, *, task: Task, scale: float = 1.0) -> float:
+def loss(output: Any, label: Any, *, task: Task, scale: float = 1.0, clip: bool = True) -> float:
     """Return the loss of one answer, NaN where the two cannot be compared."""
     if task == "classification":
         return 0.0 if same_class(output, label) else 1.0
@@ -64,15 +68,16 @@ def loss(output: Any, label: Any, *, task: Task, scale: float = 1.0) -> float:
         error = abs(float(output) - float(label))
     except (TypeError, ValueError):
         return float("nan")
-    return min(error / scale, 1.0)
+    return min(error / scale, 1.0) if clip else error / scale
 
 
 def same_class(output: Any, label: Any) -> bool:
     """Whether an answer and a label name one class, however each was written."""
-    return bool(output == label) or _class_name(output) == _class_name(label)
+    return bool(output == label) or class_name(output) == class_name(label)
 
 
-def _class_name(value: Any) -> str:
+def class_name(value: Any) -> str:
+    """Return the one way to write a class, so that ``1``, ``1.0`` and ``"1"`` are one."""
     if isinstance(value, bool):
         return str(value)
     if isinstance(value, float) and value.is_integer():

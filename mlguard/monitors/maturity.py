@@ -17,6 +17,7 @@ def immature(
     min_coverage: float,
     version: str,
     window: Window,
+    subject: str = "",
     sequential: bool = False,
 ) -> MonitorResult | None:
     """Return the undecided result of a window whose labels did not come.
@@ -33,6 +34,8 @@ def immature(
         Name of the version that answered.
     window : Window
         The rows that it is about.
+    subject : str
+        The attribute judged, if any.
     sequential : bool
         Whether the check is a sequential one.
 
@@ -45,6 +48,7 @@ def immature(
         return None
     return MonitorResult(
         id=id,
+        subject=subject,
         verdict=Verdict.INCONCLUSIVE,
         summary=f"{coverage.n_labelled} of {coverage.n_due} labels that are due have come "
         f"({share(coverage.share)}), {share(min_coverage)} are needed",

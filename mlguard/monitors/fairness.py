@@ -1,0 +1,168 @@
+"""``fairness``: whether live answers differ between groups by more than the limit.
+
+One finding for each attribute and window, judged like the gate's: an interval for the worst
+pair of groups, minimum sizes, three-valued.  Groups come from what callers say of a request
+(``"groups"``) or from the inputs themselves; rows that say nothing of an attribute are left out
+of its comparison and counted.
+
+``selection_rate`` needs no labels and is judged on windows of answers; every other metric is
+judged on windows of labelled answers, in the order in which the labels arrive.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar, get_args
+
+import numpy as np
+import numpy.typing as npt
+
+from mlguard.config import AppSettings, FairnessMonitor
+from mlguard.monitors.losses import class_name, row_losses
+from mlguard.monitors.maturity import immature
+from mlguard.monitors.window import WindowData
+from mlguard.results import Measurement, MonitorResult, Verdict
+from mlguard.stats.groups import GapJudgement, judge_gap, judge_mean_gap
+from mlguard.stats.rates import RateMetric, group_losses, group_rates
+
+
+class FairnessGap:
+    """Worst gap of one metric between the groups of each attribute.
+
+    Parameters
+    ----------
+    settings : FairnessMonitor
+        ``[monitor.fairness]``.
+    reference : mapping
+        The version's reference; the last of its ``"classes"`` counts as positive.
+    app : AppSettings
+        The app that is watched; its sensitive columns are the default attributes.
+    """
+
+    id: ClassVar[str] = "fairness"
+    sequential: ClassVar[bool] = False
+
+    def __init__(
+        self, settings: FairnessMonitor, reference: Mapping[str, Any], app: AppSettings
+    ) -> None:
+        self.settings = settings
+        self.app = app
+        self.clock = "rows" if settings.metric == "selection_rate" else "labels"
+        self.attributes = tuple(settings.by or app.data.sensitive)
+        self.positive = class_name((reference.get("classes") or [1])[-1])
+
+    def judge(self, window: WindowData) -> list[MonitorResult]:
+        """Judge a closed window: one result for each attribute."""
+        return [self._attribute(window, name) for name in self.attributes]
+
+    def _attribute(self, window: WindowData, attribute: str) -> MonitorResult:
+        check = f"fairness.{self.settings.metric}_difference"
+        facts: dict[str, Any] = {
+            "id": check,
+            "subject": attribute,
+            "version": window.version,
+            "window": window.window,
+            "limit": self.settings.at_most,
+        }
+        if self.clock == "labels":
+            unripe = immature(
+                check,
+                window.coverage,
+                min_coverage=self.app.labels.min_coverage,
+                version=window.version,
+                window=window.window,
+                subject=attribute,
+            )
+            if unripe is not None:
+                return unripe
+        groups = window.attribute(attribute)
+        known = np.array([one is not None for one in groups], dtype=bool)
+        unknown = int((~known).sum())
+        judged = self._judged(window, groups, known)
+        if judged is None:
+            return MonitorResult(
+                verdict=Verdict.INCONCLUSIVE,
+                summary=f"no row that can be judged says its {attribute}",
+                reason="few",
+                n=0,
+                n_min=self.settings.min_group_size,
+                next_step=f'send "groups": {{"{attribute}": …}} with each request',
+                **facts,
+            )
+        return self._result(judged, facts, unknown)
+
+    def _judged(
+        self, window: WindowData, groups: npt.NDArray[np.object_], known: npt.NDArray[np.bool_]
+    ) -> GapJudgement | None:
+        shared: dict[str, Any] = {
+            "limit": self.settings.at_most,
+            "min_group_size": self.settings.min_group_size,
+            "confidence_level": self.settings.confidence_level,
+            "family_error": self.settings.family_error / max(1, len(self.attributes)),
+        }
+        answered = known & window.valid & ~window.default
+        if self.settings.metric == "mean_absolute_error":
+            return self._mean_gap(window, groups, known, shared)
+        if self.clock == "labels":
+            answered &= window.labelled
+        places = np.flatnonzero(answered)
+        if not places.size:
+            return None
+        predicted = np.array([class_name(window.output[place]) for place in places])
+        true = predicted
+        if self.clock == "labels":
+            true = np.array([class_name(window.label[place]) for place in places])
+        metric = self.settings.metric
+        assert metric in get_args(RateMetric)
+        rates = group_rates(
+            metric, true, predicted, groups[places].astype(str), positive=self.positive
+        )
+        return judge_gap(rates, **shared)
+
+    def _mean_gap(
+        self,
+        window: WindowData,
+        groups: npt.NDArray[np.object_],
+        known: npt.NDArray[np.bool_],
+        shared: dict[str, Any],
+    ) -> GapJudgement | None:
+        # On the raw scale: the limit is in the unit of the target.
+        losses, judged = row_losses(window, task="regression", scale=1.0, clip=False)
+        judged &= known
+        if not judged.any():
+            return None
+        return judge_mean_gap(group_losses(losses[judged], groups[judged].astype(str)), **shared)
+
+    def _result(self, judged: GapJudgement, facts: dict[str, Any], unknown: int) -> MonitorResult:
+        undecided = judged.verdict is Verdict.INCONCLUSIVE
+        smallest = min(judged.sizes, default=0)
+        needed = judged.n_needed or smallest + 1
+        failed = judged.verdict is Verdict.FAILED
+        return MonitorResult(
+            verdict=judged.verdict,
+            summary=judged.explain(),
+            value=judged.value,
+            interval=None
+            if judged.interval is None
+            else (judged.interval.low, judged.interval.high),
+            # What is undecided for want of rows says so in its own denominator.
+            n=smallest if undecided else judged.n,
+            n_min=max(needed, smallest + 1) if undecided else self.settings.min_group_size,
+            reason=judged.reason,
+            next_step=f"mlguard report {self.app.name}: the figures of each group"
+            if failed
+            else "",
+            measurements=tuple(
+                Measurement(
+                    name=self.settings.metric,
+                    value=one.value,
+                    n=one.n,
+                    low=one.low,
+                    high=one.high,
+                    group=f"{facts['subject']}={one.name}",
+                )
+                for one in judged.groups
+            ),
+            details={"rows_without_group": unknown, "pair": list(judged.pair or ())},
+            **facts,
+        )
