@@ -1,0 +1,357 @@
+"""The subject of a gate: candidate, live version, simple models and data, loaded when asked.
+
+Everything is loaded once and kept, predictions included: twenty checks of one candidate ask
+for its predictions on the same test rows.
+
+Rule 1: a missing label judges nothing.  :meth:`Subject.labelled` says which rows count.
+
+Rule 2: a prediction that is no finite value is never dropped in silence: whoever compares
+predictions with labels goes through :func:`usable`, which says how many there were.
+"""
+
+from __future__ import annotations
+
+import difflib
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from mlguard.config import AppSettings, ProjectSettings
+from mlguard.errors import DataError, ModelRunError, UsageError
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pandas as pd
+
+    from mlguard.models.predictor import Predictions, Predictor
+    from mlguard.registry.store import Registry
+
+#: Frames whose predictions one model keeps: train and test, whole and labelled.
+_KEPT = 4
+
+
+class Predicts(Protocol):
+    """Anything with scikit-learn's ``predict``."""
+
+    def predict(self, rows: Any) -> Any:
+        """Return one prediction per row."""
+
+
+@dataclass(frozen=True)
+class _Answer:
+    """Predictions of a plain estimator, shaped like those of a loaded version."""
+
+    labels: np.ndarray
+    scores: np.ndarray | None
+    valid: np.ndarray
+
+
+class JudgedModel:
+    """A model under judgement: a name, and predictions that are kept.
+
+    Parameters
+    ----------
+    name : str
+        How people call it: a version's name, a file's, or a simple model's.
+    model : object
+        Something with ``predict``: mlguard's ``Predictor`` or a scikit-learn estimator.
+    target : str
+        Column of the frames that holds the truth.
+    features : list of str
+        Columns that the model sees, in order.
+    classes : sequence or None
+        Classes in the model's order; None for a regression or where unknown.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        model: Predicts,
+        *,
+        target: str,
+        features: list[str],
+        classes: tuple[Any, ...] | None = None,
+    ) -> None:
+        self.name = name
+        self.model = model
+        self.target = target
+        self.features = features
+        self.classes = classes
+        self._kept: dict[int, tuple[Any, Predictions]] = {}
+
+    def __repr__(self) -> str:
+        return f"JudgedModel({self.name!r}, target={self.target!r})"
+
+    def predict(self, rows: Any) -> Predictions:
+        """Return the model's predictions on some rows.
+
+        Parameters
+        ----------
+        rows : pandas.DataFrame or array-like
+            A frame may hold more columns than the model sees; they are left out.
+
+        Returns
+        -------
+        Predictions
+            ``labels`` (n,), ``scores`` (n,) or (n, k) or None, ``valid`` (n,).
+
+        Raises
+        ------
+        DataError
+            If the frame lacks a column that the model sees.
+        ModelRunError
+            If the model gives another number of predictions than there are rows.
+        """
+        key = id(rows)
+        if key in self._kept and self._kept[key][0] is rows:
+            return self._kept[key][1]
+        answer = self._ask(self._visible(rows))
+        if len(answer.labels) != len(rows):
+            raise ModelRunError(
+                f"{self.name} gave {len(answer.labels)} predictions for {len(rows)} rows",
+                hint="predict must return exactly one value per row",
+            )
+        # The frame is kept with its answer: an id alone may be given out again.
+        self._kept[key] = (rows, answer)
+        while len(self._kept) > _KEPT:
+            self._kept.pop(next(iter(self._kept)))
+        return answer
+
+    def _visible(self, rows: Any) -> Any:
+        columns = getattr(rows, "columns", None)
+        if columns is None:
+            return rows
+        if not self.features:
+            # A model fitted on bare arrays has no names to ask for.
+            return rows.drop(columns=[self.target], errors="ignore")
+        absent = [name for name in self.features if name not in columns]
+        if absent:
+            raise DataError(
+                f"{self.name} needs the column {absent[0]!r}, which the data does not have"
+                + nearest(absent[0], columns),
+                hint="correct the data, or [data] features in app.toml",
+            )
+        return rows[self.features]
+
+    def _ask(self, rows: Any) -> Any:
+        import numpy as np
+
+        answer = self.model.predict(rows)
+        if hasattr(answer, "labels") and hasattr(answer, "valid"):
+            return answer
+        labels = np.asarray(answer)
+        return _Answer(labels=labels, scores=None, valid=finite(labels))
+
+
+def finite(values: np.ndarray) -> np.ndarray:
+    """Return which values are usable predictions: not missing, not NaN, not infinite."""
+    import numpy as np
+    import pandas as pd
+
+    missing = np.asarray(pd.isna(values))
+    if values.dtype.kind == "f":
+        missing = missing | ~np.isfinite(values)
+    return ~missing
+
+
+def nearest(name: str, known: Any) -> str:
+    """Return ``"; did you mean 'x'?"`` where a known name is close, else nothing."""
+    close = difflib.get_close_matches(name, [str(one) for one in known], n=1)
+    return f"; did you mean {close[0]!r}?" if close else ""
+
+
+class Subject:
+    """What a gate judges, and everything it may be compared with.
+
+    Parameters
+    ----------
+    project : ProjectSettings
+        The project, for its registry.
+    settings : AppSettings
+        The app.
+    model : Path, optional
+        File of the candidate; default ``[model] path``.
+    name : str, optional
+        How the candidate is called; default the file's name.
+    failures_dir : Path, optional
+        Where rows that broke an expectation are listed by their id.
+    """
+
+    def __init__(
+        self,
+        project: ProjectSettings,
+        settings: AppSettings,
+        *,
+        model: Path | None = None,
+        name: str = "",
+        failures_dir: Path | None = None,
+    ) -> None:
+        self.project = project
+        self.settings = settings
+        self.model_path = model or Path(settings.path(settings.model.path))
+        self.name = name or self.model_path.name
+        self.failures_dir = failures_dir
+
+    # --- data ---
+
+    @cached_property
+    def test(self) -> pd.DataFrame:
+        """Rows of ``[data] test``."""
+        return self._frame(self.settings.data.test, "test")
+
+    @cached_property
+    def train(self) -> pd.DataFrame | None:
+        """Rows of ``[data] train``; None where none are declared."""
+        text = self.settings.data.train
+        return self._frame(text, "train") if text else None
+
+    @cached_property
+    def labelled(self) -> pd.DataFrame:
+        """The test rows that have a label; the same frame where all have one."""
+        present = self.test[self.settings.data.target].notna()
+        if not present.any():
+            raise DataError(
+                f"no row of [data] test has a label in {self.settings.data.target!r}",
+                hint="name another file in [data] test, or another column in [data] target",
+            )
+        return self.test if present.all() else self.test[present].reset_index(drop=True)
+
+    @cached_property
+    def truth(self) -> np.ndarray:
+        """Labels of :attr:`labelled`, shape (n,)."""
+        return self.labelled[self.settings.data.target].to_numpy()
+
+    def _frame(self, text: str, part: str) -> pd.DataFrame:
+        from mlguard.data.frames import read_frame
+
+        data = self.settings.data
+        frame = read_frame(self.settings.path(text), missing_values=data.missing_values)
+        if frame.empty:
+            raise DataError(
+                f"[data] {part} of {self.settings.name}: {text} has no rows",
+                hint="nothing can be judged on no rows; name a file that has some",
+            )
+        for key, column in [
+            ("target", data.target),
+            *(("sensitive", one) for one in data.sensitive if part == "test"),
+        ]:
+            if column not in frame.columns:
+                raise DataError(
+                    f"[data] {key} of {self.settings.name} names the column {column!r}, "
+                    f"which {text} does not have" + nearest(column, frame.columns),
+                    hint=f"columns: {', '.join(map(str, frame.columns[:12]))}",
+                )
+        return frame
+
+    # --- models ---
+
+    @cached_property
+    def candidate(self) -> JudgedModel:
+        """The version under judgement."""
+        from mlguard.models.formats import load_model
+        from mlguard.models.predictor import Predictor
+        from mlguard.models.schema import input_schema
+
+        told = self.settings.model
+        estimator = load_model(
+            self.model_path, trusted_types=told.trusted_types, allow_pickle=told.allow_pickle
+        )
+        schema = input_schema(estimator, self.test, self.settings)
+        return self._judged(self.name, Predictor(estimator, schema, told.thresholds))
+
+    @cached_property
+    def active(self) -> JudgedModel | None:
+        """The version that serves now; None where none does."""
+        version = self._active_version()
+        if version is None:
+            return None
+        from mlguard.models.bundle import Manifest
+        from mlguard.models.predictor import load_predictor
+
+        manifest = Manifest.from_json(version.manifest)
+        path = self._registry.artifacts.get(manifest.model_sha256)
+        return self._judged(version.name, load_predictor(manifest, path))
+
+    def baseline(self, name: str) -> JudgedModel:
+        """Return the simple model ``majority``, ``mean``, ``stump`` or ``linear``, trained."""
+        if name not in self._baselines:
+            from mlguard.checks.simple_models import train_simple
+
+            self._baselines[name] = train_simple(name, self)
+        return self._baselines[name]
+
+    def preflight(self) -> None:
+        """Load candidate and data, so that what nobody can judge is said once and at first.
+
+        Raises
+        ------
+        MlguardError
+            Whatever makes a judgement impossible: a file that is missing or no model, a
+            column that is not there.
+        """
+        _ = (self.test, self.train, self.candidate)
+
+    @cached_property
+    def _baselines(self) -> dict[str, JudgedModel]:
+        return {}
+
+    @cached_property
+    def _registry(self) -> Registry:
+        from mlguard.registry.store import Registry
+
+        return Registry.open(self.project)
+
+    def _active_version(self) -> Any:
+        url = self.project.registry_url
+        if url.startswith("sqlite:///") and not Path(url.removeprefix("sqlite:///")).exists():
+            # A check changes nothing: it does not even make the database.
+            return None
+        return self._registry.app(self.settings.name).active
+
+    def _judged(self, name: str, predictor: Predictor) -> JudgedModel:
+        return JudgedModel(
+            name,
+            predictor,
+            target=self.settings.data.target,
+            features=list(predictor.input_schema.names),
+            classes=predictor.classes,
+        )
+
+
+def as_judged(model: Any, *, target: str) -> JudgedModel:
+    """Return a model of people's own as a :class:`JudgedModel`; one stays as it is.
+
+    Parameters
+    ----------
+    model : object
+        A fixture of the plug-in, or anything with ``predict``.
+    target : str
+        Column that holds the truth; empty where the model knows it.
+
+    Raises
+    ------
+    UsageError
+        If it cannot predict, or nobody knows the target.
+    """
+    if isinstance(model, JudgedModel):
+        return model
+    if not hasattr(model, "predict"):
+        raise UsageError(
+            f"{type(model).__name__} has no predict",
+            hint="hand in the fixture `candidate`, or a model with a predict method",
+        )
+    if not target:
+        raise UsageError(
+            f"nobody knows which column {type(model).__name__} predicts",
+            hint='say it: target="y"',
+        )
+    names = getattr(model, "feature_names_in_", None)
+    classes = getattr(model, "classes_", None)
+    return JudgedModel(
+        type(model).__name__,
+        model,
+        target=target,
+        features=[] if names is None else [str(one) for one in names],
+        classes=None if classes is None else tuple(classes),
+    )

@@ -1,1 +1,0 @@
-"""The pytest plug-in: app.toml checks as items, fixtures, recorded results."""
