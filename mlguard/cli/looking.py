@@ -1,4 +1,4 @@
-"""Commands that look and change nothing: ``status``, ``history``, ``report``."""
+"""Commands that look and change nothing: ``status``, ``history``, ``report``, ``config``."""
 
 from __future__ import annotations
 
@@ -80,3 +80,32 @@ def report(
 
         run.say(sentences(made.lines, made.next_step))
         run.document(made.to_json())
+
+
+@app.command()
+def config(
+    name: Annotated[
+        str | None, typer.Argument(metavar="[APP]", help="An app; else the project itself.")
+    ] = None,
+    project: options.ProjectDir = None,
+    json: options.Json = False,
+    quiet: options.Quiet = False,
+    no_color: options.NoColor = False,
+) -> None:
+    """Print every setting that is in force, written or default."""
+    with session("config", project=project, json=json, quiet=quiet, no_color=no_color) as run:
+        settings = run.project.settings if name is None else run.project.app(name)
+        from mlguard.cli.settings import settings_lines
+
+        run.say(settings_lines(settings))
+        run.document(
+            {
+                "schema_version": "1.0",
+                "command": "config",
+                "ok": True,
+                "changed": False,
+                "exit_code": 0,
+                "app": name,
+                "settings": settings.model_dump(mode="json", by_alias=True),
+            }
+        )

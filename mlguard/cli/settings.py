@@ -1,0 +1,70 @@
+"""How settings look when they are printed: as the TOML that would say the same."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+from mlguard.cli.terminal import Line
+from mlguard.config import AppSettings, CheckPolicy, Family, ProjectSettings, Table
+
+#: Where a table was read from, and other things nobody writes into a settings file.
+_NOT_WRITTEN = {"root", "name", "folder", "checks"}
+
+
+def settings_lines(settings: ProjectSettings | AppSettings) -> list[Line]:
+    """Return every key that is in force, table by table."""
+    lines: list[Line] = []
+    for path, table in _tables(settings, ""):
+        keys = [f"{key} = {_toml(value)}" for key, value in _values(table)]
+        if keys:
+            lines += [[(f"[{path}]", "bold")], *keys, ""]
+    return lines[:-1]
+
+
+def _tables(table: Table, path: str) -> Iterator[tuple[str, Table]]:
+    if path:
+        yield path, table
+    for name, spec in type(table).model_fields.items():
+        inner = getattr(table, name)
+        if isinstance(inner, Table):
+            yield from _tables(inner, f"{path}.{spec.alias or name}".lstrip("."))
+    if isinstance(table, Family):
+        for check, policy in sorted(table.checks.items()):
+            yield f"{path}.{check}", policy
+
+
+def _values(table: Table) -> Iterator[tuple[str, Any]]:
+    for name, spec in type(table).model_fields.items():
+        value = getattr(table, name)
+        root = isinstance(table, ProjectSettings | AppSettings)
+        if isinstance(value, Table) or value is None or (name in _NOT_WRITTEN and root):
+            continue
+        if name == "checks" and isinstance(table, Family | CheckPolicy):
+            continue
+        extra = spec.json_schema_extra
+        unit = extra.get("unit") if isinstance(extra, dict) else None
+        yield spec.alias or name, duration_text(value) if unit == "duration" else value
+
+
+def duration_text(seconds: float) -> str:
+    """Write a duration as settings files do: ``"90s"``, ``"10m"``, ``"24h"``, ``"7d"``."""
+    for unit, size in (("d", 86400), ("h", 3600), ("m", 60)):
+        if seconds >= size and seconds % size == 0:
+            return f"{seconds / size:g}{unit}"
+    return f"{seconds:g}s"
+
+
+def _toml(value: Any) -> str:
+    if isinstance(value, Enum):
+        value = value.value
+    if isinstance(value, dict):
+        return (
+            "{" + ", ".join(f"{json.dumps(key)} = {_toml(one)}" for key, one in value.items()) + "}"
+        )
+    if isinstance(value, Path):
+        value = str(value)
+    return json.dumps(value, ensure_ascii=False)
