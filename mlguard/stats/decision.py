@@ -150,7 +150,7 @@ class Judgement:
         Examples
         --------
         >>> judge_rate(3, 1000, limit=0.02).explain()
-        '0.003 (95 % interval 0.001 to 0.009) keeps at most 0.02'
+        '0.003 (95 % interval 0.001 to 0.0088) keeps at most 0.02'
         """
         if self.rule != "limit":
             return self._explain_comparison()
@@ -214,17 +214,20 @@ class Judgement:
 
 
 def figure(value: float) -> str:
-    """Return a number as people read it: three digits, limits with at least two decimals.
+    """Return a number as people read it: two or three decimals, small ones by two digits.
 
     Examples
     --------
-    >>> figure(0.1), figure(0.18234), figure(0.0041), figure(1.0), figure(-0.02)
-    ('0.10', '0.182', '0.0041', '1.00', '-0.02')
+    >>> figure(0.1), figure(0.18234), figure(0.00412), figure(1.0), figure(-0.02), figure(1234.5)
+    ('0.10', '0.182', '0.0041', '1.00', '-0.02', '1234.50')
     """
+    size = abs(value)
     if not math.isfinite(value):
         return str(value)
-    text = f"{value:.2f}"
-    return text if float(text) == round(value, 9) else f"{value:.3g}"
+    if 0 < size < 0.01:  # noqa: PLR2004 - below, decimals would hide the digits
+        return f"{value:.2g}"
+    text = f"{value:.3f}"
+    return text if size < 1 and not text.endswith("0") else f"{value:.2f}"
 
 
 def _rows(sizes: tuple[int, ...]) -> str:
@@ -362,7 +365,7 @@ def judge_rate(
     Examples
     --------
     >>> judge_rate(0, 40, limit=0.01).explain().partition(": ")[2]
-    'with 40 rows the smallest limit this data can judge is 0.12; limit 0.01 needs about 970'
+    'with 40 rows the smallest limit this data can judge is 0.18; limit 0.01 needs about 960'
     """
     if n == 0:
         return judge_limit(
@@ -498,7 +501,7 @@ def judge_non_inferiority(
     --------
     >>> judge_non_inferiority(-0.01, Interval(-0.05, 0.03), n=300).explain()
     'difference -0.01 (95 % interval -0.05 to 0.03) neither proves nor rules out a loss of \
-less than 0.02; about 9800 rows would tell'
+less than 0.02; about 9900 rows would tell'
     """
     if margin < 0:
         raise UsageError(f"margin is {margin}, expected at least 0", hint="use a delta instead")

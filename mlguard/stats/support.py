@@ -398,7 +398,7 @@ def rate_rows_needed(*, limit: float, z: float) -> int | None:
     Examples
     --------
     >>> rate_rows_needed(limit=0.01, z=1.96)
-    970
+    960
     """
     return least_rows(lambda n: rate_support(n, limit=limit, z=z))
 
