@@ -1,0 +1,124 @@
+"""What the monitors remember and what they found: state that survives a restart."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from sqlalchemy import delete, insert, select
+
+from mlguard.registry.apps import Apps
+from mlguard.registry.database import to_text
+from mlguard.registry.tables import monitor_results, monitor_states
+from mlguard.results import MonitorResult
+
+
+class Observations(Apps):
+    """State and results of the monitors."""
+
+    def monitor_state(
+        self, app: str, version_id: int, generation: int, monitor: str
+    ) -> dict[str, Any] | None:
+        """Return what a monitor stored about one version in one generation, if anything."""
+        with self.database.read() as connection:
+            found = connection.execute(
+                select(monitor_states.c.state).where(
+                    monitor_states.c.app == app,
+                    monitor_states.c.version_id == version_id,
+                    monitor_states.c.generation == generation,
+                    monitor_states.c.monitor == monitor,
+                )
+            ).scalar()
+        if found is None:
+            return None
+        state: dict[str, Any] = json.loads(found)
+        return state
+
+    def set_monitor_state(
+        self,
+        app: str,
+        version_id: int,
+        generation: int,
+        monitor: str,
+        state: Mapping[str, Any],
+    ) -> None:
+        """Store what a monitor wants to remember; it replaces what it stored before."""
+        with self.database.write() as connection:
+            self.database.put(
+                connection,
+                monitor_states,
+                {
+                    "app": app,
+                    "version_id": version_id,
+                    "generation": generation,
+                    "monitor": monitor,
+                    "state": to_text(dict(state)),
+                    "at": self.clock(),
+                },
+            )
+
+    def record_monitor_result(self, app: str, result: MonitorResult) -> None:
+        """Store one verdict, whatever it is."""
+        with self.database.write() as connection:
+            connection.execute(
+                insert(monitor_results).values(
+                    app=app,
+                    family=result.family,
+                    check_id=result.id,
+                    verdict=result.verdict,
+                    document=to_text(result.to_json()),
+                    at=self.clock(),
+                )
+            )
+
+    def monitor_results(
+        self,
+        app: str,
+        *,
+        monitor: str | None = None,
+        since: float | None = None,
+        limit: int | None = None,
+    ) -> list[tuple[float, MonitorResult]]:
+        """Return stored verdicts with their times, newest first.
+
+        Parameters
+        ----------
+        app : str
+            The app.
+        monitor : str, optional
+            Only one monitor: its id (``"data_drift.ks"``) or its family (``"data_drift"``).
+        since : float, optional
+            Only from this time on, in seconds since the epoch.
+        limit : int, optional
+            Only so many.
+
+        Returns
+        -------
+        list of (float, MonitorResult)
+        """
+        table = monitor_results
+        query = select(table.c.at, table.c.document).where(table.c.app == app)
+        if monitor is not None:
+            query = query.where((table.c.family == monitor) | (table.c.check_id == monitor))
+        if since is not None:
+            query = query.where(table.c.at >= since)
+        query = query.order_by(table.c.id.desc())
+        if limit is not None:
+            query = query.limit(limit)
+        with self.database.read() as connection:
+            return [
+                (row.at, MonitorResult.from_json(json.loads(row.document)))
+                for row in connection.execute(query)
+            ]
+
+    def forget_observations(self, older_than: float) -> int:
+        """Remove verdicts and states from before a time; return how many rows went."""
+        with self.database.write() as connection:
+            results = connection.execute(
+                delete(monitor_results).where(monitor_results.c.at < older_than)
+            )
+            states = connection.execute(
+                delete(monitor_states).where(monitor_states.c.at < older_than)
+            )
+            return int(results.rowcount + states.rowcount)

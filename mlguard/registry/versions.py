@@ -1,0 +1,508 @@
+"""Versions before and beside traffic: registration, quiet states, evidence, references.
+
+Registering stores the bytes first and writes the row second: a crash in between leaves bytes
+that nobody names, never a name without bytes.  Doing it again is always safe.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+from sqlalchemy import Connection, Row, insert, select, update
+
+from mlguard.config import APP_NAME, RESERVED_NAMES
+from mlguard.errors import ConflictError, IntegrityError, RefusedError, UsageError
+from mlguard.registry.apps import version_of
+from mlguard.registry.database import to_text
+from mlguard.registry.incidents import Incidents
+from mlguard.registry.lifecycle import Command, Mode, State, quiet_command
+from mlguard.registry.records import Evidence, Version
+from mlguard.registry.tables import (
+    apps,
+    evidence,
+    incidents,
+    reference_profiles,
+    versions,
+)
+from mlguard.results import GateDecision, Verdict
+
+VERSION_NAME = re.compile(r"[a-z0-9._-]{1,64}")
+_NUMBERED = re.compile(r"v(\d{1,9})")
+#: So many confirmed versions are always kept to go back to.
+KEPT_STANDBYS = 3
+
+
+class Bundle(Protocol):
+    """What the registry needs to know of a manifest (``mlguard.models.bundle.Manifest``)."""
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of its canonical JSON, hex."""
+
+    @property
+    def model_sha256(self) -> str:
+        """SHA-256 of the model's bytes, hex."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return it as JSON values."""
+
+
+def _evidence_of(row: Row[Any]) -> Evidence:
+    values = dict(row._mapping)
+    values["decision"] = json.loads(values["decision"])
+    return Evidence(**values)
+
+
+class Versions(Incidents):
+    """Registration and what is known of a version's content."""
+
+    def register(
+        self,
+        app: str,
+        *,
+        name: str | None,
+        manifest: Bundle,
+        model_file: Path | str,
+        message: str = "",
+        commit: str = "",
+    ) -> Version:
+        """Store a version's bytes and give it a name (T1).
+
+        Parameters
+        ----------
+        app : str
+            Whose version it is.
+        name : str or None
+            What to call it; None: the known version of the same content, or the next of
+            v1, v2, ….
+        manifest : Manifest
+            What belongs together.
+        model_file : Path or str
+            The model's bytes, with the digest that the manifest names.
+        message, commit : str
+            What its author says, and the git commit.
+
+        Returns
+        -------
+        Version
+            The same one where name and content are registered already; a BROKEN one is
+            repaired by that.
+
+        Raises
+        ------
+        ConflictError
+            If the name belongs to other content: a version is immutable.
+        IntegrityError
+            If the file is not the one that the manifest speaks of.
+        UsageError
+            If a name cannot be used.
+        """
+        if not APP_NAME.fullmatch(app) or app in RESERVED_NAMES:
+            raise UsageError(f"{app!r} cannot be the name of an app")
+        if name is not None and not VERSION_NAME.fullmatch(name):
+            raise UsageError(
+                f"{name!r} cannot be the name of a version",
+                hint="use 1 to 64 of a-z, 0-9, dot, dash, underscore",
+            )
+        stored = self.artifacts.put(model_file)
+        if stored != manifest.model_sha256:
+            raise IntegrityError(
+                f"{model_file} has digest {stored[:12]}, its manifest says "
+                f"{manifest.model_sha256[:12]}",
+                hint="the file changed after its manifest was made; try again",
+            )
+        with self.database.write() as connection:
+            self._ensure_app(connection, app)
+            generation = self._lock(connection, app)
+            known = self._named(connection, app, name, manifest.digest)
+            if known is not None:
+                if known.state is State.BROKEN:
+                    self._step(connection, known, Command.REPAIR)
+                    self._event(
+                        connection,
+                        app,
+                        "repaired",
+                        "identical bytes were put back",
+                        generation=generation,
+                        version=known.name,
+                    )
+                return self._version(connection, known.id)
+            now = self.clock()
+            chosen = name or self._next_name(connection, app)
+            made = connection.execute(
+                insert(versions).values(
+                    app=app,
+                    name=chosen,
+                    digest=manifest.digest,
+                    manifest=to_text(manifest.to_json()),
+                    state=State.REGISTERED,
+                    state_at=now,
+                    registered_at=now,
+                    registered_by=self.actor,
+                    message=message,
+                    commit=commit,
+                    baked_s=0.0,
+                )
+            )
+            self._event(
+                connection,
+                app,
+                "registered",
+                message or "a new version",
+                generation=generation,
+                version=chosen,
+                detail={"digest": manifest.digest, "model_sha256": stored, "commit": commit},
+            )
+            return self._version(connection, int(made.inserted_primary_key[0]))
+
+    def _ensure_app(self, connection: Connection, app: str) -> None:
+        self.database.insert_new(
+            connection,
+            apps,
+            {
+                "app": app,
+                "generation": 0,
+                "mode": Mode.SERVE,
+                "reason": "never deployed",
+                "fence": 0,
+                "launched": False,
+            },
+        )
+
+    @staticmethod
+    def _named(connection: Connection, app: str, name: str | None, digest: str) -> Version | None:
+        query = select(versions).where(versions.c.app == app).order_by(versions.c.id.desc())
+        if name is None:
+            row = connection.execute(query.where(versions.c.digest == digest)).first()
+            return None if row is None else version_of(row)
+        row = connection.execute(query.where(versions.c.name == name)).first()
+        if row is None:
+            return None
+        known = version_of(row)
+        if known.digest != digest:
+            raise ConflictError(
+                f"{app} {name} is registered with other content "
+                f"({known.digest[:12]}, not {digest[:12]}); a version is immutable",
+                hint="choose another --version, or leave it out",
+                clause="immutable_version",
+                digest=known.digest,
+            )
+        return known
+
+    @staticmethod
+    def _next_name(connection: Connection, app: str) -> str:
+        names = connection.execute(select(versions.c.name).where(versions.c.app == app)).scalars()
+        numbers = [int(found[1]) for name in names if (found := _NUMBERED.fullmatch(name))]
+        return f"v{max(numbers, default=0) + 1}"
+
+    def mark(
+        self,
+        version_id: int,
+        state: State,
+        *,
+        reason: str,
+        evidence_id: int | None = None,
+    ) -> Version:
+        """Move a version between states without traffic (T2 to T6).
+
+        Parameters
+        ----------
+        version_id : int
+            Which version.
+        state : State
+            VERIFIED, PASSED, REJECTED, HELD, BROKEN or REGISTERED.  Where it is in that state
+            already, nothing happens.
+        reason : str
+            Why, in a sentence.
+        evidence_id : int, optional
+            The evidence that decided; by default the newest of its digest.
+
+        Returns
+        -------
+        Version
+
+        Raises
+        ------
+        RefusedError
+            If the table has no such step, or PASSED is asked for without evidence that allows
+            it.  Letting a HELD version through (approval) writes evidence of its own, which
+            names who approved.
+        """
+        with self.database.write() as connection:
+            app = self._version(connection, version_id).app
+            generation = self._lock(connection, app)
+            version = self._version(connection, version_id)
+            if version.state is state:
+                return version
+            command = quiet_command(version.state, state)
+            if command is Command.APPROVE:
+                evidence_id = self._approve(connection, version, reason)
+            elif command is Command.ACCEPT:
+                self._refuse_unproven(connection, version, evidence_id)
+            self._step(connection, version, command)
+            self._event(
+                connection,
+                app,
+                "approved" if command is Command.APPROVE else state.lower(),
+                reason,
+                generation=generation,
+                version=version.name,
+                detail={} if evidence_id is None else {"evidence": evidence_id},
+            )
+            return self._version(connection, version_id)
+
+    def _refuse_unproven(
+        self, connection: Connection, version: Version, evidence_id: int | None
+    ) -> None:
+        known = self._evidence(connection, version.app, version.digest)
+        if evidence_id is not None:
+            known = [one for one in known if one.id == evidence_id]
+        if not known or not known[0].allowed:
+            raise RefusedError(
+                f"{version.app} {version.name}: no evidence lets it through the gate",
+                hint=f"run the gate: mlguard check {version.app}",
+                clause="evidence",
+            )
+
+    def _approve(self, connection: Connection, version: Version, reason: str) -> int:
+        known = self._evidence(connection, version.app, version.digest)
+        if not known:
+            raise RefusedError(
+                f"{version.app} {version.name}: there is nothing to approve, no gate has judged it",
+                hint=f"run the gate: mlguard check {version.app}",
+                clause="evidence",
+            )
+        newest = known[0]
+        made = connection.execute(
+            insert(evidence).values(
+                app=version.app,
+                digest=version.digest,
+                allowed=True,
+                verdict=newest.verdict,
+                decision=to_text(
+                    {**newest.decision, "approved_by": self.actor, "approved_because": reason}
+                ),
+                policy_digest=newest.policy_digest,
+                data_digest=newest.data_digest,
+                code_version=newest.code_version,
+                at=self.clock(),
+                actor=self.actor,
+            )
+        )
+        return int(made.inserted_primary_key[0])
+
+    def note_baked(self, app: str, generation: int, served_s: float) -> float:
+        """Add to the time that the active version has been watched; return the total.
+
+        Parameters
+        ----------
+        app : str
+            The app.
+        generation : int
+            The generation that was observed; of any other nothing is counted.
+        served_s : float
+            Seconds by a monotonic clock since the last call.
+
+        Returns
+        -------
+        float
+            Seconds since it was promoted; 0.0 where the generation has passed.
+        """
+        with self.database.write() as connection:
+            row = connection.execute(
+                select(apps.c.generation, apps.c.active).where(apps.c.app == app).with_for_update()
+            ).one_or_none()
+            if row is None or row.generation != generation or row.active is None:
+                return 0.0
+            connection.execute(
+                update(versions)
+                .where(versions.c.id == row.active)
+                .values(baked_s=versions.c.baked_s + max(served_s, 0.0))
+            )
+            return self._version(connection, row.active).baked_s
+
+    def archive(self, version_id: int, reason: str) -> Version:
+        """Retire a standby that is too old to go back to (T15).
+
+        Raises
+        ------
+        RefusedError
+            If it is one of the last three confirmed, or an incident of the app is open.
+        """
+        with self.database.write() as connection:
+            app = self._version(connection, version_id).app
+            generation = self._lock(connection, app)
+            version = self._version(connection, version_id)
+            if version.state is State.ARCHIVED:
+                return version
+            kept = connection.execute(
+                select(versions.c.id)
+                .where(versions.c.app == app, versions.c.confirmed_seq.is_not(None))
+                .order_by(versions.c.confirmed_seq.desc())
+                .limit(KEPT_STANDBYS)
+            ).scalars()
+            if version_id in set(kept):
+                raise RefusedError(
+                    f"{app} {version.name} is one of the last {KEPT_STANDBYS} confirmed versions",
+                    hint="they are kept to go back to",
+                    clause="kept",
+                )
+            opened = connection.execute(
+                select(incidents.c.id).where(incidents.c.app == app, incidents.c.state == "open")
+            ).first()
+            if opened is not None:
+                raise RefusedError(
+                    f"incident {opened.id} of {app} is open",
+                    hint="close it first",
+                    clause="incident",
+                )
+            self._step(connection, version, Command.ARCHIVE)
+            self._event(
+                connection,
+                app,
+                "archived",
+                reason,
+                generation=generation,
+                version=version.name,
+            )
+            return self._version(connection, version_id)
+
+    # --- evidence ------------------------------------------------------------------------
+
+    def record_evidence(
+        self,
+        app: str,
+        digest: str,
+        decision: Mapping[str, Any],
+        *,
+        policy_digest: str,
+        data_digest: str,
+        code_version: str,
+        mail: bool = True,
+    ) -> int:
+        """Store what a gate decided about some bytes.
+
+        A refusal is an event of the audit trail, and a mail of kind ``refused``.
+
+        Parameters
+        ----------
+        app, digest : str
+            Whose bytes, and which.
+        decision : mapping
+            ``GateDecision.to_json()``.
+        policy_digest, data_digest, code_version : str
+            What it was judged by, on, and with.
+        mail : bool
+            Whether a refusal is mailed.
+
+        Returns
+        -------
+        int
+            Id of the evidence.
+        """
+        judged = GateDecision.from_json(decision)
+        with self.database.write() as connection:
+            self._ensure_app(connection, app)
+            generation = self._lock(connection, app)
+            made = connection.execute(
+                insert(evidence).values(
+                    app=app,
+                    digest=digest,
+                    allowed=judged.allowed,
+                    verdict=judged.verdict,
+                    decision=to_text(dict(decision)),
+                    policy_digest=policy_digest,
+                    data_digest=data_digest,
+                    code_version=code_version,
+                    at=self.clock(),
+                    actor=self.actor,
+                )
+            )
+            evidence_id = int(made.inserted_primary_key[0])
+            worst = judged.blocking[0] if judged.blocking else None
+            failed = any(one.verdict is Verdict.FAILED for one in judged.blocking)
+            kind = "gate_passed" if judged.allowed else "refused" if failed else "undecided"
+            found = (
+                {}
+                if worst is None
+                else {
+                    "check": worst.name,
+                    "value": worst.to_json()["value"],
+                    "limit": worst.to_json()["limit"],
+                    "interval": worst.to_json()["interval"],
+                    "n": worst.n,
+                }
+            )
+            self._event(
+                connection,
+                app,
+                kind,
+                judged.because,
+                generation=generation,
+                version=judged.candidate,
+                detail={"evidence": evidence_id, "digest": digest, **found},
+            )
+            if mail and not judged.allowed:
+                self._mail(
+                    connection,
+                    app,
+                    "refused",
+                    {
+                        "version": judged.candidate,
+                        "why": worst.summary if worst is not None else judged.because,
+                        "did": "refused the candidate; what serves is unchanged",
+                        "next": (worst.next_step if worst is not None else "")
+                        or f"mlguard check {app}",
+                        **found,
+                    },
+                    generation=generation,
+                )
+            return evidence_id
+
+    def evidence(self, app: str, digest: str) -> list[Evidence]:
+        """Return what gates decided about some bytes, newest first."""
+        with self.database.read() as connection:
+            return self._evidence(connection, app, digest)
+
+    @staticmethod
+    def _evidence(connection: Connection, app: str, digest: str) -> list[Evidence]:
+        query = (
+            select(evidence)
+            .where(evidence.c.app == app, evidence.c.digest == digest)
+            .order_by(evidence.c.id.desc())
+        )
+        return [_evidence_of(row) for row in connection.execute(query)]
+
+    # --- reference -----------------------------------------------------------------------
+
+    def set_reference(self, app: str, digest: str, profile: Mapping[str, Any]) -> None:
+        """Store the profile and statistics of the data that some bytes were accepted on."""
+        with self.database.write() as connection:
+            self._ensure_app(connection, app)
+            self.database.put(
+                connection,
+                reference_profiles,
+                {
+                    "app": app,
+                    "digest": digest,
+                    "profile": to_text(dict(profile)),
+                    "at": self.clock(),
+                },
+            )
+
+    def reference(self, app: str, digest: str) -> dict[str, Any] | None:
+        """Return what :meth:`set_reference` stored, if anything."""
+        with self.database.read() as connection:
+            found = connection.execute(
+                select(reference_profiles.c.profile).where(
+                    reference_profiles.c.app == app, reference_profiles.c.digest == digest
+                )
+            ).scalar()
+        if found is None:
+            return None
+        profile: dict[str, Any] = json.loads(found)
+        return profile
