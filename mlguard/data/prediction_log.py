@@ -16,8 +16,8 @@ Rules:
 4. A closed segment appears under its final name only when it is whole.  Where a segment exists
    in both forms, the Parquet one counts.
 
-Arrays are built from numpy buffers: ``pyarrow.array`` imports pandas, which a serving process
-does not carry.
+Arrays and scalars are built from numpy buffers: ``pyarrow.array`` and ``pyarrow.scalar`` import
+pandas, which a serving process does not carry.
 """
 
 from __future__ import annotations
@@ -121,32 +121,37 @@ class LogSchema:
 
     def batch(self, rows: Sequence[Mapping[str, Any]]) -> pa.RecordBatch:
         """Turn rows into columns; a value that does not fit its column becomes null."""
-        arrays = [
-            _array([self._fixed(row, name) for row in rows], kind)
-            for name, kind in FIXED_COLUMNS.items()
-        ]
-        place = {one.name: index for index, one in enumerate(self.features)}
-        for one in self.kept:
-            values = [_feature(row, one.name, place[one.name]) for row in rows]
+        arrays = []
+        for name, kind in FIXED_COLUMNS.items():
+            values = [row.get(name) for row in rows]
+            if name == "groups":
+                values = [self._shown(one) for one in values]
+            arrays.append(_array(values, kind))
+        kept = [(place, one) for place, one in enumerate(self.features) if one in self.kept]
+        inputs = [row.get("features") for row in rows]
+        for place, one in kept:
+            values = [
+                given[place] if type(given) is list else _feature(row, given, one.name, place)
+                for row, given in zip(rows, inputs, strict=True)
+            ]
             arrays.append(_array(values, _TYPES[one.kind]))
         return pa.RecordBatch.from_arrays(arrays, schema=self.arrow)
 
-    def _fixed(self, row: Mapping[str, Any], name: str) -> Any:
-        value = row.get(name)
-        if name != "groups" or value is None:
-            return value
-        groups = json.loads(value) if isinstance(value, str) else value
-        shown = {key: one for key, one in groups.items() if key not in self.redact}
+    def _shown(self, groups: Any) -> str | None:
+        """Return a row's groups as JSON text without the redacted ones."""
+        if groups is None or (isinstance(groups, str) and not self.redact):
+            return groups
+        known = json.loads(groups) if isinstance(groups, str) else groups
+        shown = {key: one for key, one in known.items() if key not in self.redact}
         return json.dumps(shown, ensure_ascii=False, sort_keys=True)
 
 
-def _feature(row: Mapping[str, Any], name: str, place: int) -> Any:
-    given = row.get("features")
+def _feature(row: Mapping[str, Any], given: Any, name: str, place: int) -> Any:
     if given is None:
         return row.get(feature_column(name))
     if isinstance(given, Mapping):
         return given.get(name)
-    return given[place] if place < len(given) else None
+    return given[place]
 
 
 class LogWriter:
@@ -529,11 +534,11 @@ class _Wanted:
 
         conditions = []
         if self.generation is not None:
-            conditions.append(pc.equal(table["generation"], self.generation))
+            conditions.append(pc.equal(table["generation"], _scalar(self.generation, pa.int64())))
         if self.since is not None:
-            conditions.append(pc.greater_equal(table["time"], self.since))
+            conditions.append(pc.greater_equal(table["time"], _scalar(self.since, pa.float64())))
         if self.until is not None:
-            conditions.append(pc.less(table["time"], self.until))
+            conditions.append(pc.less(table["time"], _scalar(self.until, pa.float64())))
         if self.query_ids is not None:
             ids = _array([int(one) for one in self.query_ids], pa.int64())
             conditions.append(pc.is_in(table["query_id"], value_set=ids))
@@ -673,6 +678,10 @@ def _array(values: Sequence[Any], kind: pa.DataType) -> pa.Array:
         reals = np.array([_as_float(one) for one in values], np.float64)
     data = reals.astype(kind.to_pandas_dtype())
     return _assemble(kind, ~np.isnan(reals), pa.py_buffer(data))
+
+
+def _scalar(value: float, kind: pa.DataType) -> pa.Scalar:
+    return _array([value], kind)[0]
 
 
 def _assemble(kind: pa.DataType, present: np.ndarray[Any, Any], *data: pa.Buffer) -> pa.Array:

@@ -25,7 +25,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -36,7 +36,6 @@ from mlguard.data.frames import select_columns
 from mlguard.errors import MlguardError, ModelRunError
 from mlguard.models.bundle import Manifest
 from mlguard.models.predictor import Predictions
-from mlguard.models.schema import ModelFacts
 
 MEMORY_MIB = 2048
 WALL_S = 60.0
@@ -317,34 +316,6 @@ class SmokeReport:
     def to_json(self) -> dict[str, Any]:
         """Return the report as JSON values."""
         return dataclasses.asdict(self)
-
-
-def describe_model(
-    model_path: Path | str,
-    *,
-    trusted_types: Collection[str] = (),
-    allow_pickle: bool = False,
-    memory_mib: float = MEMORY_MIB,
-    wall_s: float = WALL_S,
-) -> ModelFacts:
-    """Load a model file in a child and return what the model says about itself.
-
-    Raises
-    ------
-    ModelFileError, UntrustedModelError
-        If it cannot be read, or may not be.
-    ModelRunError
-        If reading it hung, died or needed too much memory.
-    """
-    payload = {
-        "model_path": str(Path(model_path).absolute()),
-        "trusted_types": sorted(trusted_types),
-        "allow_pickle": allow_pickle,
-    }
-    answer = run_in_child(
-        "mlguard.models.trial:describe", payload, memory_mib=memory_mib, wall_s=wall_s
-    )
-    return ModelFacts.from_json(answer)
 
 
 def smoke_test(

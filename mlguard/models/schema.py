@@ -7,7 +7,6 @@ ranges and categories are those of the data.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Self
@@ -15,68 +14,19 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 import numpy as np
 
 from mlguard.config import AppSettings, InputType
+from mlguard.data.frames import select_columns
 from mlguard.data.schema import Feature, Kind, infer_schema
 from mlguard.errors import DataError
 
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["Feature", "InputSchema", "Kind", "ModelFacts", "Task", "input_schema"]
+__all__ = ["Feature", "InputSchema", "Kind", "Task", "input_schema"]
 
 Task = Literal["classification", "regression"]
 
 #: Kind of the features of an input that is a list of numbers.
 _NUMERIC: dict[InputType, Kind] = {"doubles": "number", "floats": "number", "ints": "integer"}
-
-
-@dataclass(frozen=True, slots=True)
-class ModelFacts:
-    """What a loaded model says about itself, as plain data: it may come from another process.
-
-    Attributes
-    ----------
-    type_name : str
-        Class of the estimator.
-    feature_names : tuple of str or None
-        Names it was fitted with, in order.
-    n_features : int or None
-        How many inputs it was fitted with.
-    classes : tuple or None
-        Its classes as Python scalars, in the order of its scores.
-    """
-
-    type_name: str
-    feature_names: tuple[str, ...] | None = None
-    n_features: int | None = None
-    classes: tuple[Any, ...] | None = None
-
-    @classmethod
-    def of(cls, estimator: Any) -> Self:
-        """Read the facts off an estimator."""
-        names = getattr(estimator, "feature_names_in_", None)
-        classes = getattr(estimator, "classes_", None)
-        n_features = getattr(estimator, "n_features_in_", None)
-        return cls(
-            type(estimator).__name__,
-            None if names is None else tuple(str(name) for name in names),
-            None if n_features is None else int(n_features),
-            None if not isinstance(classes, np.ndarray) else tuple(classes.tolist()),
-        )
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the facts as JSON values."""
-        return dataclasses.asdict(self)
-
-    @classmethod
-    def from_json(cls, document: Mapping[str, Any]) -> Self:
-        """Rebuild the facts from :meth:`to_json`."""
-        names, classes = document["feature_names"], document["classes"]
-        return cls(
-            document["type_name"],
-            None if names is None else tuple(names),
-            document["n_features"],
-            None if classes is None else tuple(classes),
-        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +87,7 @@ def input_schema(estimator: Any, frame: pd.DataFrame, settings: AppSettings) -> 
     Parameters
     ----------
     estimator : Any
-        The model, or the :class:`ModelFacts` that a child process read off it.
+        The fitted model.
     frame : pandas.DataFrame
         Rows like those it was trained on.
     settings : AppSettings
@@ -149,11 +99,8 @@ def input_schema(estimator: Any, frame: pd.DataFrame, settings: AppSettings) -> 
         If the data lacks a feature, has another number of them than the model, or values that
         the app's input type cannot carry.
     """
-    facts = estimator if isinstance(estimator, ModelFacts) else ModelFacts.of(estimator)
-    names = _feature_names(facts, frame, settings)
+    names = _feature_names(estimator, frame, settings)
     where = f"the data of {settings.name or 'the app'}"
-    from mlguard.data.frames import select_columns
-
     table = infer_schema(select_columns(frame, names, where=where))
     kind = settings.app.input
     features = tuple(column.feature for column in table.columns)
@@ -165,12 +112,13 @@ def input_schema(estimator: Any, frame: pd.DataFrame, settings: AppSettings) -> 
             f"{', '.join(names)}",
             hint="name the one column in [data] features",
         )
-    return InputSchema(kind, settings.app.task, features, _classes(facts, frame, settings))
+    return InputSchema(kind, settings.app.task, features, _classes(estimator, frame, settings))
 
 
-def _feature_names(facts: ModelFacts, frame: pd.DataFrame, settings: AppSettings) -> list[str]:
+def _feature_names(estimator: Any, frame: pd.DataFrame, settings: AppSettings) -> list[str]:
     data = settings.data
-    fitted = list(facts.feature_names or ())
+    found = getattr(estimator, "feature_names_in_", None)
+    fitted = [] if found is None else [str(name) for name in found]
     names = list(data.features)
     if names and fitted and names != fitted:
         raise DataError(
@@ -183,9 +131,10 @@ def _feature_names(facts: ModelFacts, frame: pd.DataFrame, settings: AppSettings
     if not names:
         others = {data.target, data.time, data.id, *data.sensitive}
         names = [str(name) for name in frame.columns if name not in others]
-    if facts.n_features is not None and facts.n_features != len(names):
+    n_fitted = getattr(estimator, "n_features_in_", None)
+    if n_fitted is not None and n_fitted != len(names):
         raise DataError(
-            f"the model was fitted on {facts.n_features} features, and the data has "
+            f"the model was fitted on {n_fitted} features, and the data has "
             f"{len(names)}: {', '.join(names)}",
             hint="name the model's features, in order, in [data] features",
         )
@@ -203,13 +152,12 @@ def _numeric(feature: Feature, kind: Kind, input_type: InputType) -> Feature:
     return Feature(feature.name, kind, feature.low, feature.high)
 
 
-def _classes(
-    facts: ModelFacts, frame: pd.DataFrame, settings: AppSettings
-) -> tuple[Any, ...] | None:
+def _classes(estimator: Any, frame: pd.DataFrame, settings: AppSettings) -> tuple[Any, ...] | None:
     if settings.app.task == "regression":
         return None
-    if facts.classes is not None:
-        return facts.classes
+    fitted = getattr(estimator, "classes_", None)
+    if isinstance(fitted, np.ndarray):
+        return tuple(fitted.tolist())
     target = settings.data.target
     if target not in frame.columns:
         return None

@@ -1,4 +1,4 @@
-"""What children do with a model: describe it, try it, answer rows with it.
+"""What children do with a model: try it, and answer rows with it.
 
 Each function takes and returns JSON values; :mod:`mlguard.models.isolation` calls them in a
 process of their own.
@@ -14,19 +14,7 @@ from typing import Any
 import numpy as np
 
 from mlguard.models.bundle import Manifest
-from mlguard.models.formats import load_model
 from mlguard.models.predictor import Predictions, load_predictor
-from mlguard.models.schema import ModelFacts
-
-
-def describe(payload: Mapping[str, Any]) -> dict[str, Any]:
-    """Load a model file and return its facts."""
-    estimator = load_model(
-        payload["model_path"],
-        trusted_types=payload["trusted_types"],
-        allow_pickle=payload["allow_pickle"],
-    )
-    return ModelFacts.of(estimator).to_json()
 
 
 def predict(payload: Mapping[str, Any]) -> dict[str, Any]:
