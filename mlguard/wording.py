@@ -21,20 +21,24 @@ NONE = "–"
 _MINUTE, _HOUR, _DAY = 60.0, 3600.0, 86400.0
 
 
-def _places(value: float, width: float | None) -> int:
+def _places(value: float) -> int:
     """Decimal places that show two or three significant digits of a value."""
     size = abs(value)
-    if size >= 100 or (float(value).is_integer() and size >= 10):
-        places = 0
-    elif size >= 10:
-        places = 1
-    elif size >= 0.095 or size == 0:
-        places = 2
-    else:
-        places = min(9, 1 - math.floor(math.log10(size)))
-    if width is not None and 0 < width < 2 * 10.0**-places and places < 9:
-        places += 1
-    return places
+    if size >= 100:
+        return 0
+    if size >= 10:
+        return 1
+    return 2 if size >= 0.095 or size == 0 else min(9, 1 - math.floor(math.log10(size)))
+
+
+def _places_of_interval(value: float, width: float) -> int:
+    """Decimal places that an estimate deserves: its interval's width has one or two digits."""
+    least = 0 if abs(value) >= 100 else 1 if abs(value) >= 10 else 2
+    if width <= 0:
+        return max(least, min(4, _places(value)))
+    exponent = math.floor(math.log10(width))
+    # A width of 0.011 shows its second digit, one of 0.08 does not need to.
+    return min(9, max(least, -exponent + (width / 10.0**exponent < 2.5)))
 
 
 def number(value: float | None, *, places: int | None = None) -> str:
@@ -49,8 +53,8 @@ def number(value: float | None, *, places: int | None = None) -> str:
 
     Examples
     --------
-    >>> number(0.3134), number(1204.0), number(0.00432), number(None)
-    ('0.31', '1,204', '0.0043', '–')
+    >>> number(0.3134), number(1204.0), number(0.00432), number(0.05), number(None)
+    ('0.31', '1,204', '0.0043', '0.05', '–')
     """
     if value is None:
         return NONE
@@ -60,8 +64,15 @@ def number(value: float | None, *, places: int | None = None) -> str:
         return "∞" if value > 0 else "−∞"
     if 0 < abs(value) < 1e-6 or abs(value) >= 1e12:
         return f"{value:.2g}".replace("-", "−")
-    text = f"{value:,.{_places(value, None) if places is None else places}f}"
-    return text.replace("-", "−")
+    shown = f"{value:,.{_places(value) if places is None else places}f}"
+    if places is None and "." in shown:
+        whole, _, decimals = shown.partition(".")
+        kept = decimals.rstrip("0")
+        # A ratio keeps two places (0.20); a size does not (12).
+        if abs(value) < 1:
+            kept = kept.ljust(2, "0")
+        shown = f"{whole}.{kept}" if kept else whole
+    return shown.replace("-", "−")
 
 
 def count(n: int | None) -> str:
@@ -88,15 +99,15 @@ def estimate(
     --------
     >>> estimate(0.31, (0.27, 0.35), 1204)
     '0.31 [0.27, 0.35], n = 1,204'
-    >>> estimate(12.0, unit="ms")
-    '12 ms'
+    >>> estimate(0.0, (0.0, 0.0004)), estimate(12.0, unit="ms")
+    ('0.0000 [0.0000, 0.0004]', '12 ms')
     """
     low, high = interval if interval is not None and len(interval) == 2 else (None, None)
     known = [bound for bound in (low, high) if bound is not None and math.isfinite(bound)]
     width = known[1] - known[0] if len(known) == 2 else None
     places = None
-    if value is not None and math.isfinite(value):
-        places = _places(value, width)
+    if width is not None and value is not None and math.isfinite(value):
+        places = _places_of_interval(value, width)
     text = number(value, places=places)
     if unit and value is not None:
         text += f" {unit}"

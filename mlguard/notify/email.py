@@ -39,6 +39,8 @@ from mlguard.wording import printable
 
 #: Recipient that means: a file in the outbox folder.
 FILE = "file"
+#: After a refused login the server is left alone for this long.
+LOGIN_PAUSE_S = 60.0
 #: Answers that say the login, not the message, is at fault.
 _LOGIN_CODES = frozenset({530, 534, 535, 538})
 _FIRST_TEMPORARY, _FIRST_PERMANENT = 400, 500
@@ -63,6 +65,7 @@ class Email:
         self._folder = settings.state_dir / "outbox"
         self._environ = os.environ if environ is None else environ
         self._connection: smtplib.SMTP | None = None
+        self._refused: tuple[float, SendError] | None = None
 
     def handles(self, recipient: str) -> bool:
         """Whether ``recipient`` is an address or the folder."""
@@ -76,6 +79,8 @@ class Email:
         SendError
             If the server did not take it; the outcome says what that means.
         """
+        if self._refused is not None and now < self._refused[0]:
+            raise self._refused[1]
         table = self._table
         to_file = table is None or delivery.recipient == FILE
         sender = table.sender if table is not None else "mlguard@localhost"
@@ -90,7 +95,14 @@ class Email:
         if table is None or to_file:
             self._write(message, delivery)
         else:
-            self._transmit(message, table, check_address(recipient))
+            try:
+                self._transmit(message, table, check_address(recipient))
+            except SendError as error:
+                # A wrong password tried every second gets an account locked.
+                self._refused = (
+                    (now + LOGIN_PAUSE_S, error) if error.outcome is Outcome.STOP else None
+                )
+                raise
 
     def close(self) -> None:
         """Say goodbye to the server, if one was spoken to."""

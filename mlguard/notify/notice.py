@@ -14,6 +14,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, Literal
 
 from mlguard.results import Verdict
@@ -157,6 +158,17 @@ class _Facts:
         if isinstance(value, Mapping):
             value = value.get("name") or value.get("version")
         return printable(value, 64) if isinstance(value, str) and value else ""
+
+    @property
+    def at(self) -> float | None:
+        """When it happened: seconds, or RFC 3339 text."""
+        value = self.raw.get("at")
+        if isinstance(value, str):
+            try:
+                return datetime.fromisoformat(value).timestamp()
+            except ValueError:
+                return None
+        return float(value) if isinstance(value, int | float) else None
 
     def figure(self, key: str) -> float | None:
         """Return a fact that is a number."""
@@ -362,14 +374,9 @@ def notice(kind: str, facts: Mapping[str, Any], *, topic: str = "") -> Notice:
     known = _Facts(kind, facts)
     tone, words = _WORDS.get(kind, ("undecided", _any))
     said = {"serves": known.serving, "why": _because(known), **words(known)}
-    for key in ("headline", "serves", "why", "did", "next", "command"):
-        given = known.text({"headline": "happened"}.get(key, key), 1200)
-        said[key] = given or said.get(key, "")
-    if facts.get("next") and not facts.get("command"):
-        said["command"] = ""
+    said |= _given(known)
     if kind == "report" and facts.get("verdict") in ("failed", "warned", "passed"):
         tone = facts["verdict"]
-    at = known.figure("at")
     table, more = _table(facts)
     return Notice(
         kind=printable(kind, 64),
@@ -382,7 +389,7 @@ def notice(kind: str, facts: Mapping[str, Any], *, topic: str = "") -> Notice:
         next_step=said["next"],
         command=said["command"],
         tone=tone,
-        at=at,
+        at=known.at,
         numbers=_numbers(known),
         table_title=known.text("table_title", 120),
         table=table,
@@ -392,6 +399,37 @@ def notice(kind: str, facts: Mapping[str, Any], *, topic: str = "") -> Notice:
         app=known.app,
         incident=known.incident,
     )
+
+
+def _given(facts: _Facts) -> dict[str, str]:
+    """Return the answers that the facts give themselves, as sentences.
+
+    ``did`` may be a clause whose subject is mlguard; ``next`` may be a command.
+    """
+    given = {
+        "headline": facts.text("happened", 1200),
+        "serves": facts.text("serves", 1200),
+        "why": facts.text("why", 1200),
+        "did": facts.text("did", 1200),
+        "next": facts.text("next", 1200),
+        "command": facts.text("command", 400),
+    }
+    if given["did"][:1].islower() and not given["did"].startswith("mlguard"):
+        given["did"] = f"mlguard {given['did']}"
+    if given["next"].startswith("mlguard "):
+        given |= {"command": given["command"] or given["next"], "next": ""}
+    elif given["next"] and not given["command"]:
+        # The command that belongs to our own words does not belong to theirs.
+        return {key: text for key, text in given.items() if text} | {"command": ""}
+    return {
+        key: _sentence(text) if key in ("why", "did", "serves") else text
+        for key, text in given.items()
+        if text
+    }
+
+
+def _sentence(text: str) -> str:
+    return text if text.endswith((".", "!", "?", "…", ":")) else f"{text}."
 
 
 def _identity(facts: _Facts, topic: str) -> str:

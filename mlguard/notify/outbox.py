@@ -30,8 +30,8 @@ from mlguard.notify.notice import notice
 
 if TYPE_CHECKING:
     from mlguard.config import ProjectSettings
+    from mlguard.registry import Registry
     from mlguard.registry.records import OutboxRow
-    from mlguard.registry.store import Registry
 
 #: Given the kind and the facts of an event, the pictures that go with it.
 Draw = Callable[[str, dict[str, Any]], Sequence[Picture]]
@@ -113,7 +113,8 @@ class _Pass:
         key = (row.incident, row.recipient) if row.incident is not None else None
         place, notifier = self._notifier(row.recipient)
         if self.stopped:
-            self._later(row, self.stopped)
+            self.outbox.release(row.id, self.stopped)
+            self.retried += 1
         elif notifier is None:
             self._give_up(row, f"no notifier reaches {row.recipient!r}")
         elif key in self._waiting:
@@ -169,7 +170,8 @@ class _Pass:
             return
         if error.outcome is Outcome.STOP:
             self.stopped = error.message
-            self._later(row, error.message)
+            self.outbox.release(row.id, error.message)
+            self.retried += 1
             return
         if error.outcome is Outcome.UNREACHABLE:
             self._unreachable[place] = error.message

@@ -1,0 +1,272 @@
+"""A report as HTML, Markdown and JSON: pure functions of the view and its drawings.
+
+The HTML stands alone: style and pictures are inside, nothing is loaded from anywhere (its
+Content-Security-Policy says so), every value is escaped, and it stays below
+:data:`MAX_HTML` bytes: charts of the least drifted features are left out first, and their
+numbers stay in the table.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import json
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mlguard import wording
+from mlguard.reports.view import Chart, Figure, GroupChart, ReportView, TimeChart
+from mlguard.wording import count, estimate, moment, number, printable, share
+
+if TYPE_CHECKING:
+    import jinja2
+
+MAX_HTML = 500_000
+#: Features that get a chart; all of them stand in the table.
+FEATURE_CHARTS = 18
+MAX_TEXT = 2000
+WIDE, NARROW, CARD, PAIR = 880, 340, 320, 460
+
+
+@dataclass(frozen=True, slots=True)
+class Drawn:
+    """A chart as SVG for a wide and for a narrow page; either may be empty."""
+
+    wide: str = ""
+    narrow: str = ""
+
+
+def html(view: ReportView, draw: Callable[[Chart, int], bytes]) -> str:
+    """Render a report as one self-contained HTML page.
+
+    Parameters
+    ----------
+    view : ReportView
+    draw : callable
+        Returns a chart as SVG of a width in CSS pixels.
+    """
+    view = _printable(view)
+    drawings = _drawings(view, draw)
+    text = _page(view, drawings)
+    for row in reversed(view.drift):
+        if len(text.encode()) < MAX_HTML:
+            break
+        if row.chart in drawings:
+            del drawings[row.chart]
+            text = _page(view, drawings)
+    return text
+
+
+def _drawings(view: ReportView, draw: Callable[[Chart, int], bytes]) -> dict[Chart, Drawn]:
+    def one(chart: Chart, *, narrow: int, wide: int = 0) -> None:
+        found[chart] = Drawn(
+            wide=draw(chart, wide).decode() if wide else "", narrow=draw(chart, narrow).decode()
+        )
+
+    found: dict[Chart, Drawn] = {}
+    for performance in view.performance:
+        one(performance, wide=WIDE, narrow=NARROW)
+    for row in view.drift[:FEATURE_CHARTS]:
+        if row.chart is not None:
+            one(row.chart, narrow=CARD)
+    for groups in view.groups:
+        one(groups, wide=PAIR, narrow=NARROW)
+    if view.calibration is not None:
+        one(view.calibration, narrow=NARROW)
+    return found
+
+
+@functools.cache
+def _environment() -> jinja2.Environment:
+    import jinja2
+
+    loader = jinja2.FileSystemLoader(Path(__file__).parent / "templates")
+    return jinja2.Environment(loader=loader, autoescape=True, undefined=jinja2.StrictUndefined)
+
+
+def _page(view: ReportView, drawings: Mapping[Chart, Drawn]) -> str:
+    from markupsafe import Markup
+
+    def drawn(chart: Chart) -> Any:
+        found = drawings.get(chart, Drawn())
+        # SVG comes from our own charts, which escape what they were given.
+        return dataclasses.replace(found, wide=Markup(found.wide), narrow=Markup(found.narrow))  # noqa: S704
+
+    css = (Path(__file__).parent / "templates" / "report.css").read_text(encoding="utf-8")
+    return (
+        _environment()
+        .get_template("report.html.j2")
+        .render(view=view, drawn=drawn, words=wording, css=Markup(css))  # noqa: S704 - our file
+    )
+
+
+def _printable(view: ReportView) -> ReportView:
+    """Return the report with every text that came from outside made printable."""
+
+    def clean(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: clean(one) for key, one in value.items()}
+        if isinstance(value, list):
+            return [clean(one) for one in value]
+        return printable(value, MAX_TEXT) if isinstance(value, str) else value
+
+    return ReportView.from_json(clean(view.to_json()))
+
+
+# --- Markdown ----------------------------------------------------------------------------
+
+
+def markdown(view: ReportView) -> str:
+    """Render a report as Markdown for a pull request or a job summary.
+
+    Values from outside cannot become markup: what Markdown or HTML would read is escaped, and
+    no line starts with what came from outside.
+    """
+    view = _printable(view)
+    story = view.story
+    period = f"{moment(view.since)} to {moment(view.until)}"
+    blocks = [
+        f"# {_md(story.happened)}",
+        f"{view.verdict.mark} {view.verdict.word} · **{_md(story.serves)}**",
+        " · ".join(["mlguard", _md(view.project), _md(view.environment), _md(view.app), period]),
+    ]
+    for title, text in (
+        ("Why", story.why),
+        ("What mlguard did", story.did),
+        ("What you can do next", story.next_step),
+    ):
+        if text:
+            blocks.append(f"**{title}.** {_md(text)}")
+    if story.command:
+        blocks.append(f"```sh\n{story.command.replace('`', '')}\n```")
+    blocks += [*_md_figures("Verdicts of the monitors", view.figures), *_md_drift(view)]
+    blocks += [block for chart in view.groups for block in _md_groups(chart)]
+    blocks += [block for chart in view.performance for block in _md_time(chart)]
+    blocks += [*_md_service(view), *_md_figures("What the gate found", view.gate)]
+    blocks += _md_lists(view)
+    return "\n\n".join(blocks) + "\n"
+
+
+def _md(text: str) -> str:
+    return re.sub(r"([\\`*_{}\[\]<>#|~&!])", r"\\\1", text)
+
+
+def _md_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+
+
+def _md_verdict(figure: Figure) -> str:
+    return f"{figure.verdict.mark} {figure.verdict.word}"
+
+
+def _md_figures(title: str, figures: Sequence[Figure]) -> list[str]:
+    if not figures:
+        return []
+    rows = [
+        (
+            _md_verdict(one),
+            _md(one.name) + (f"<br>{_md(one.summary)}" if one.summary else ""),
+            _md(estimate(one.value, one.interval)),
+            number(one.limit),
+            count(one.n),
+        )
+        for one in figures
+    ]
+    return [f"## {title}", _md_table(("verdict", "what", "value", "limit", "n"), rows)]
+
+
+def _md_drift(view: ReportView) -> list[str]:
+    if not view.drift:
+        return []
+    rows = [
+        (
+            _md_verdict(one.figure),
+            _md(one.feature),
+            f"{one.measure.upper()} {_md(estimate(one.figure.value, one.figure.interval))}",
+            number(one.figure.limit),
+            count(one.figure.n),
+            f"{share(one.missing_before)} → {share(one.missing_after)}",
+        )
+        for one in view.drift
+    ]
+    head = ("verdict", "feature", "distance", "limit", "n", "missing")
+    return ["## Drift of the data", _md_table(head, rows)]
+
+
+def _md_groups(chart: GroupChart) -> list[str]:
+    rows = [
+        (
+            _md(one.group),
+            _md(estimate(one.value, (one.low, one.high))) if one.value is not None else "not shown",
+            count(one.n),
+        )
+        for one in chart.groups
+    ]
+    title = f"## {_md(chart.metric)} by {_md(chart.attribute)}"
+    said = f"{chart.verdict.mark} {chart.verdict.word}: {_md(chart.title)}"
+    return [title, said, _md_table((chart.attribute and _md(chart.attribute), "value", "n"), rows)]
+
+
+def _md_time(chart: TimeChart) -> list[str]:
+    rows = [
+        (moment(one.at), _md(estimate(one.value, (one.low, one.high))), count(one.n))
+        for one in chart.points
+        if one.value is not None
+    ]
+    marks = [f"- {moment(one.at)} {_md(one.label)}" for one in chart.marks]
+    blocks = [f"## {_md(chart.title)}", _md_table(("from", _md(chart.metric), "n"), rows)]
+    return [*blocks, "\n".join(marks)] if marks else blocks
+
+
+def _md_service(view: ReportView) -> list[str]:
+    service = view.service
+    rows = [
+        ("predictions", count(service.predictions)),
+        ("labels arrived", count(service.labels)),
+        ("default answers", count(service.defaults)),
+        ("model errors", count(service.model_errors)),
+    ]
+    if service.latency_p50_ms is not None:
+        rows.append(
+            (
+                "latency, 50 / 95 / 99 %",
+                " / ".join(
+                    number(one)
+                    for one in (
+                        service.latency_p50_ms,
+                        service.latency_p95_ms,
+                        service.latency_p99_ms,
+                    )
+                )
+                + " ms",
+            )
+        )
+    return ["## Service", _md_table(("", ""), rows)]
+
+
+def _md_lists(view: ReportView) -> list[str]:
+    blocks = []
+    if view.changes:
+        lines = [f"- {_md(one.name)}: {one.before.word} → {one.after.word}" for one in view.changes]
+        blocks += ["## What changed since the period before", "\n".join(lines)]
+    if view.happenings:
+        lines = [
+            f"- {moment(one.at)} {_md(one.what)}" + (f": {_md(one.why)}" if one.why else "")
+            for one in view.happenings
+        ]
+        blocks += ["## History", "\n".join(lines)]
+    if view.not_judged:
+        blocks += ["## What could not be said", "\n".join(f"- {_md(x)}" for x in view.not_judged)]
+    return blocks
+
+
+# --- JSON --------------------------------------------------------------------------------
+
+
+def to_json(view: ReportView) -> str:
+    """Render a report as one strict JSON document."""
+    return json.dumps(view.to_json(), ensure_ascii=False, indent=2, allow_nan=False) + "\n"
