@@ -101,7 +101,7 @@ def ks_most(reference: npt.ArrayLike, window: npt.ArrayLike) -> float:
     Examples
     --------
     >>> round(ks_most([25, 25, 25, 25], [10, 10, 40, 40]), 2)
-    0.4
+    0.55
     """
     first, second = cell_counts(reference, window)
     p, q = first / first.sum(), second / second.sum()
@@ -126,7 +126,7 @@ def smoothed_shares(counts: FloatArray) -> FloatArray:
 
 
 def psi(reference: npt.ArrayLike, window: npt.ArrayLike) -> float:
-    """Population stability index.
+    """Return the population stability index.
 
     Parameters
     ----------
