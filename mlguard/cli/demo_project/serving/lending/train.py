@@ -74,7 +74,7 @@ def applicants(n, rng):
             "savings_months": (3 * np.exp(0.3 * view(1.3))).round(1),
             "housing": np.select([housing > 1, housing < -1], ["owns", "family"], "rents"),
             "unbroken_years": np.maximum(0, years).round(1),
-            "bureau_score": np.clip(620 + 70 * view(0.35), 300, 850).round(),
+            "bureau_score": np.clip(620 + 70 * view(0.35), 300, 850).round().astype("int64"),
             TARGET: (z + 0.3 * rng.normal(size=n) > 0).astype("int64"),
         }
     )
