@@ -71,14 +71,17 @@ class Item:
     def errored(self, error: BaseException) -> CheckResult:
         """Return the ERRORED result of an exception, its traceback kept."""
         text = "".join(traceback.format_exception(error))
+        explained = isinstance(error, MlguardError)
+        said = (
+            error.message if isinstance(error, MlguardError) else f"{type(error).__name__}: {error}"
+        )
         hint = error.hint if isinstance(error, MlguardError) else ""
-        message = error.message if isinstance(error, MlguardError) else str(error)
         return self.result(
             Verdict.ERRORED,
-            f"could not be judged: {type(error).__name__}: {message}",
+            f"could not be judged: {said}",
             reason="raised",
             next_step=hint or "read the traceback, mend the check or its data, and run it again",
-            details={"traceback": text[-TRACEBACK_CHARS:]},
+            details={"traceback": text[-TRACEBACK_CHARS:], "explained": explained},
         )
 
 

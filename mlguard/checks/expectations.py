@@ -13,6 +13,7 @@ belongs into a result; its progress bars write to stderr.
 
 from __future__ import annotations
 
+import copy
 import json
 import math
 import os
@@ -39,6 +40,8 @@ _SEVERITY = {
     "warning": Enforcement.WARN,
     "info": Enforcement.DRY_RUN,
 }
+#: Results come in another order than expectations; this finds them again.
+_PLACE = "mlguard_place"
 #: Most failing rows that are listed by their id.
 _MOST_ROWS = 10_000
 
@@ -231,21 +234,18 @@ def validate(
     gx = great_expectations()
     from great_expectations.expectations.expectation_configuration import ExpectationConfiguration
 
-    built: dict[str, int] = {}
     outcomes: list[dict[str, Any]] = [{} for _ in expectations]
-    ready = []
+    ready: list[Any] = []
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         for place, one in enumerate(expectations):
             try:
                 made = ExpectationConfiguration(
-                    type=one["type"], kwargs=one["kwargs"], meta=one.get("meta")
+                    type=one["type"], kwargs=one["kwargs"], meta={_PLACE: place}
                 ).to_domain_obj()
             except Exception as error:  # noqa: BLE001  many kinds, each means: cannot be built
                 outcomes[place] = {"broken": _why_broken(one["type"], error)}
                 continue
-            made.id = f"mlguard-{place}"
-            built[made.id] = place
             ready.append(made)
         if not ready:
             return outcomes
@@ -254,9 +254,11 @@ def validate(
             form["result_format"] = "COMPLETE"
         batches = _batches(gx, frames)
         for part, batch in batches.items():
-            suite = gx.ExpectationSuite(name=f"mlguard {part}", expectations=list(ready))
+            # A suite keeps its expectations to itself.
+            copies = [copy.copy(made) for made in ready]
+            suite = gx.ExpectationSuite(name=f"mlguard {part}", expectations=copies)
             for result in batch.validate(suite, result_format=form).results:
-                place = built[result.expectation_config.id]
+                place = result.expectation_config.meta[_PLACE]
                 outcomes[place][part] = _outcome(result, expectations[place], frames[part])
                 if failures_dir is not None and not result.success:
                     name = f"{stem}-{place + 1}-{part}"

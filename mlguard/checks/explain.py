@@ -55,7 +55,8 @@ def report_text(result: CheckResult) -> str:
     if result.next_step:
         lines += [f"  next: {printable(result.next_step, 500)}"]
     traceback = result.details.get("traceback")
-    if traceback:
+    # An error that mlguard explains needs no stack to be understood.
+    if traceback and not result.details.get("explained"):
         lines += ["", *(f"  {line}" for line in str(traceback).rstrip().splitlines())]
     return "\n".join(lines)
 
