@@ -34,7 +34,7 @@ class FairnessGap:
     settings : FairnessMonitor
         ``[monitor.fairness]``.
     reference : mapping
-        The version's reference; the last of its ``"classes"`` counts as positive.
+        The version's reference; its ``"positive"`` class counts as positive.
     app : AppSettings
         The app that is watched; its sensitive columns are the default attributes.
     """
@@ -49,7 +49,8 @@ class FairnessGap:
         self.app = app
         self.clock = "rows" if settings.metric == "selection_rate" else "labels"
         self.attributes = tuple(settings.by or app.data.sensitive)
-        self.positive = class_name((reference.get("classes") or [1])[-1])
+        positive = reference.get("positive")
+        self.positive = class_name(1 if positive is None else positive)
 
     def judge(self, window: WindowData) -> list[MonitorResult]:
         """Judge a closed window: one result for each attribute."""

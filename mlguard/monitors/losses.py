@@ -4,12 +4,9 @@ A classification loses 1 for a wrong class and 0 for the right one.  A regressio
 absolute error divided by a stated scale, at most 1.  Default answers are no predictions of
 the version and are left out: :mod:`mlguard.monitors.service` counts them.
 
-The reference of a version tells its loss on the data it was accepted on, under ``"loss"``::
-
-    {"name": "error", "n": 4000, "n_errors": 310}
-    {"name": "absolute_error", "n": 4000, "mean": 0.12, "scale": 25000.0}
-
-where ``mean`` is that of the loss in [0, 1] and ``scale`` the absolute error that counts as 1.
+The reference of a version tells its loss on the data it was accepted on, under ``"loss"``:
+``n`` rows with ``n_errors`` errors; or ``n`` rows with the ``mean`` absolute error and the
+``scale``, the absolute error that counts as 1.
 """
 
 from __future__ import annotations
@@ -95,7 +92,8 @@ def acceptable_loss(reference: Mapping[str, Any], *, tolerance: float) -> float:
     """Return theta: the upper bound of the reference's loss plus what is ignored.
 
     A mean of losses in [0, 1] varies no more than a share of errors with that mean, so the
-    bound of a share is used for both.
+    bound of a share is used for both.  The reference's mean is that of the unclipped errors:
+    it errs on the side of fewer alarms.
 
     Raises
     ------
@@ -110,5 +108,8 @@ def acceptable_loss(reference: Mapping[str, Any], *, tolerance: float) -> float:
             hint="deploy it again: the gate writes the reference",
         )
     errors = found.get("n_errors")
-    total = float(errors) if errors is not None else float(found["mean"]) * n
+    if errors is not None:
+        total = float(errors)
+    else:
+        total = min(float(found["mean"]) / reference_scale(reference), 1.0) * n
     return reference_bound(total, n, tolerance=tolerance)
