@@ -14,7 +14,10 @@ store holds immutable bytes named by their SHA-256.  :class:`Registry` is the fa
 ``apps``                  what serves: the pointer and what hangs on it
 ``versions``              registration, states without traffic, evidence, references
 ``incidents``             incidents, holds, quarantine
-``moves``                 deploy, promote, confirm, roll back, block, reconcile
+``operations``            who is rolling out what, one at a time per app
+``promotion``             forward: stage, promote, confirm
+``rollback``              backward: to an earlier version, to the default output
+``reconcile``             what crashed is put in order
 ``outbox``                mail that a transaction promised
 ``servers``               heartbeats, query ids, leader leases
 ``observations``          state and results of the monitors

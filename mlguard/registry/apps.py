@@ -35,9 +35,12 @@ from mlguard.registry.records import AppState, Event, Version
 from mlguard.registry.tables import apps, events, operations, quarantines, versions
 
 
-def version_of(row: Row[Any] | Mapping[Any, Any]) -> Version:
+def version_of(row: Row[Any]) -> Version:
     """Return the version of a row of the table ``versions``."""
-    values = dict(row._mapping) if isinstance(row, Row) else dict(row)
+    return _version_from(row._asdict())
+
+
+def _version_from(values: dict[str, Any]) -> Version:
     values["manifest"] = json.loads(values["manifest"])
     values["state"] = State(values["state"])
     return Version(**values)
@@ -413,27 +416,25 @@ class Apps:
         self.outbox.promise(connection, app, kind, body, incident)
 
 
+_PREFIX = "version_"
 _POINTERS = select(
-    apps.c.app.label("app_name"),
+    apps.c.app,
     apps.c.generation,
     apps.c.mode,
-    apps.c.active,
     apps.c.since,
     apps.c.reason,
-    *versions.c,
+    *(column.label(_PREFIX + column.name) for column in versions.c),
 ).select_from(apps.outerjoin(versions, apps.c.active == versions.c.id))
 
 
 def _state_of(row: Row[Any]) -> AppState:
-    found = row._mapping
     active = None
-    if found[apps.c.active] is not None:
-        active = version_of({column.name: found[column] for column in versions.c})
-    return AppState(
-        app=found["app_name"],
-        generation=found[apps.c.generation],
-        mode=Mode(found[apps.c.mode]),
-        active=active,
-        since=found[apps.c.since],
-        reason=found[apps.c.reason],
-    )
+    if row.version_id is not None:
+        active = _version_from(
+            {
+                name.removeprefix(_PREFIX): value
+                for name, value in row._asdict().items()
+                if name.startswith(_PREFIX)
+            }
+        )
+    return AppState(row.app, row.generation, Mode(row.mode), active, row.since, row.reason)

@@ -24,7 +24,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, Engine, Table, create_engine, event, exc, text
+from sqlalchemy import Connection, CursorResult, Engine, Table, create_engine, event, exc, text
 from sqlalchemy.engine import make_url
 from sqlalchemy.pool import QueuePool
 
@@ -345,6 +345,13 @@ class Database:
         from sqlalchemy.dialects.postgresql import insert as postgresql_insert
 
         return postgresql_insert(table)
+
+
+def new_id(result: CursorResult[Any]) -> int:
+    """Return the id that the database gave the row of an INSERT."""
+    key = result.inserted_primary_key
+    assert key is not None
+    return int(key[0])
 
 
 def _identity(path: Path) -> tuple[int, int] | None:

@@ -16,7 +16,7 @@ from sqlalchemy import Connection, Row, delete, insert, select, update
 
 from mlguard.errors import NotFoundError, RefusedError, UsageError
 from mlguard.registry.apps import Apps, version_of
-from mlguard.registry.database import to_text
+from mlguard.registry.database import new_id, to_text
 from mlguard.registry.lifecycle import Command, State
 from mlguard.registry.records import Hold, Incident, Quarantine, Version
 from mlguard.registry.tables import apps, holds, incidents, quarantines, versions
@@ -138,22 +138,29 @@ class Incidents(Apps):
                 _INCIDENTS.where(
                     incidents.c.app == app,
                     incidents.c.monitor == monitor,
-                    incidents.c.version_id.is_(None)
-                    if version_id is None
-                    else incidents.c.version_id == version_id,
+                    incidents.c.version_id.is_not_distinct_from(version_id),
                     incidents.c.state == "open",
                 )
             ).first()
             if found is not None:
                 return _incident_of(found)
             return self._open(
-                connection, app, generation, monitor, version_id, summary, facts, level, mail
+                connection,
+                app,
+                generation=generation,
+                monitor=monitor,
+                version_id=version_id,
+                summary=summary,
+                facts=facts,
+                level=level,
+                mail=mail,
             )
 
     def _open(
         self,
         connection: Connection,
         app: str,
+        *,
         generation: int,
         monitor: str,
         version_id: int | None,
@@ -178,7 +185,7 @@ class Incidents(Apps):
                 updated_at=now,
             )
         )
-        incident = self._incident(connection, int(made.inserted_primary_key[0]))
+        incident = self._incident(connection, new_id(made))
         self._event(
             connection,
             app,
@@ -345,7 +352,14 @@ class Incidents(Apps):
             for one in self._holds(connection, app):
                 if one.incident == incident and (incident is not None or one.reason == reason):
                     return one
-            made = self._hold(connection, app, generation, reason, expires, incident)
+            made = self._hold(
+                connection,
+                app,
+                reason,
+                generation=generation,
+                expires=expires,
+                incident=incident,
+            )
             known = {} if incident is None else self._incident(connection, incident).facts
             self._mail(
                 connection,
@@ -366,11 +380,11 @@ class Incidents(Apps):
         self,
         connection: Connection,
         app: str,
-        generation: int,
         reason: str,
+        *,
+        generation: int,
         expires: float | None,
         incident: int | None,
-        *,
         after_move: bool = False,
     ) -> Hold:
         made = connection.execute(
@@ -394,9 +408,7 @@ class Incidents(Apps):
                 generation=generation,
                 detail={"incident": incident, "expires": expires},
             )
-        row = connection.execute(
-            select(holds).where(holds.c.id == int(made.inserted_primary_key[0]))
-        ).one()
+        row = connection.execute(select(holds).where(holds.c.id == new_id(made))).one()
         return _hold_of(row)
 
     def resume(self, app: str, reason: str, *, incident: int | None = None) -> list[Hold]:
@@ -423,17 +435,17 @@ class Incidents(Apps):
                 if incident is None or (one.incident == incident and not one.after_move)
             ]
             if lifted:
-                self._lift(connection, app, generation, lifted, "resumed", reason)
+                self._lift(connection, app, lifted, reason, generation=generation)
             return lifted
 
     def _lift(
         self,
         connection: Connection,
         app: str,
-        generation: int,
         lifted: list[Hold],
-        kind: str,
         reason: str,
+        *,
+        generation: int,
     ) -> None:
         connection.execute(
             update(holds)
@@ -443,7 +455,7 @@ class Incidents(Apps):
         self._event(
             connection,
             app,
-            kind,
+            "resumed",
             reason,
             generation=generation,
             detail={
@@ -463,7 +475,7 @@ class Incidents(Apps):
         row = connection.execute(
             select(quarantines).where(quarantines.c.app == app, quarantines.c.digest == digest)
         ).one_or_none()
-        return None if row is None else Quarantine(**row._mapping)
+        return None if row is None else Quarantine(**row._asdict())
 
     def release(self, app: str, version: str, reason: str) -> Version:
         """Let quarantined bytes be judged again (T14); they must pass the gate again.

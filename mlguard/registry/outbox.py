@@ -18,15 +18,15 @@ earlier one is being sent or waits for its next attempt.
 
 from __future__ import annotations
 
-import hashlib
 import json
+import uuid
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from sqlalchemy import Connection, func, insert, select, update
 
 from mlguard.errors import NotFoundError
-from mlguard.registry.database import Database, to_text
+from mlguard.registry.database import Database, new_id, to_text
 from mlguard.registry.records import OutboxRow
 from mlguard.registry.tables import meta, outbox
 
@@ -105,31 +105,23 @@ class Outbox:
                     incident=incident,
                     state=PENDING,
                     attempts=0,
-                    message_id=self._message_id(connection, kind, recipient, incident, body, now),
+                    message_id=self._message_id(connection, kind, recipient, incident),
                     created_at=now,
                     next_at=now,
                     error="",
                 )
             )
-            ids.append(int(found.inserted_primary_key[0]))
+            ids.append(new_id(found))
         return ids
 
     def _message_id(
-        self,
-        connection: Connection,
-        kind: str,
-        recipient: str,
-        incident: int | None,
-        body: str,
-        now: float,
+        self, connection: Connection, kind: str, recipient: str, incident: int | None
     ) -> str:
         installation = connection.execute(
             select(meta.c.value).where(meta.c.key == "installation")
         ).scalar_one()
         if incident is None:
-            number = connection.execute(select(func.max(outbox.c.id))).scalar() or 0
-            unique = hashlib.sha256(f"{number} {now} {recipient} {body}".encode()).hexdigest()
-            return f"<{kind}-{installation}-{unique[:16]}@{self._domain}>"
+            return f"<{kind}-{installation}-{uuid.uuid4().hex[:16]}@{self._domain}>"
         earlier = connection.execute(
             select(func.count())
             .select_from(outbox)
@@ -250,7 +242,7 @@ class Outbox:
             found = connection.execute(
                 select(outbox.c.state, func.count()).group_by(outbox.c.state)
             )
-            return {state: 0 for state in STATES} | {state: number for state, number in found}
+            return dict.fromkeys(STATES, 0) | {row[0]: row[1] for row in found}
 
     def oldest_pending(self) -> float | None:
         """Return when the oldest mail that waits was promised; None where none waits."""

@@ -17,9 +17,9 @@ from sqlalchemy import Connection, Row, insert, select, update
 from mlguard.config import APP_NAME, RESERVED_NAMES
 from mlguard.errors import ConflictError, IntegrityError, RefusedError, UsageError
 from mlguard.registry.apps import version_of
-from mlguard.registry.database import to_text
+from mlguard.registry.database import new_id, to_text
 from mlguard.registry.incidents import Incidents
-from mlguard.registry.lifecycle import Command, Mode, State, quiet_command
+from mlguard.registry.lifecycle import ACTIVE, CANDIDATE, Command, Mode, State, quiet_command
 from mlguard.registry.records import Evidence, Version
 from mlguard.registry.tables import (
     apps,
@@ -52,7 +52,7 @@ class Bundle(Protocol):
 
 
 def _evidence_of(row: Row[Any]) -> Evidence:
-    values = dict(row._mapping)
+    values = row._asdict()
     values["decision"] = json.loads(values["decision"])
     return Evidence(**values)
 
@@ -157,7 +157,7 @@ class Versions(Incidents):
                 version=chosen,
                 detail={"digest": manifest.digest, "model_sha256": stored, "commit": commit},
             )
-            return self._version(connection, int(made.inserted_primary_key[0]))
+            return self._version(connection, new_id(made))
 
     def _ensure_app(self, connection: Connection, app: str) -> None:
         self.database.insert_new(
@@ -293,7 +293,7 @@ class Versions(Incidents):
                 actor=self.actor,
             )
         )
-        return int(made.inserted_primary_key[0])
+        return new_id(made)
 
     def note_baked(self, app: str, generation: int, served_s: float) -> float:
         """Add to the time that the active version has been watched; return the total.
@@ -371,6 +371,33 @@ class Versions(Incidents):
             )
             return self._version(connection, version_id)
 
+    def _check_bytes(self, version: Version) -> None:
+        """Mark a version BROKEN, and say so, where its bytes are not what was registered."""
+        try:
+            self.artifacts.get(version.manifest["model_sha256"])
+        except IntegrityError as error:
+            if version.state not in ACTIVE | CANDIDATE:
+                self._break(version, error.message)
+            raise
+
+    def _break(self, version: Version, reason: str) -> None:
+        broken = self.mark(version.id, State.BROKEN, reason=reason)
+        if version.state is State.STANDBY:
+            # A lost rollback target is worth a mail: nobody would notice until it is needed.
+            with self.database.write() as connection:
+                self._mail(
+                    connection,
+                    version.app,
+                    "alert",
+                    {
+                        "version": broken.name,
+                        "why": reason,
+                        "did": f"{broken.name} is no rollback target any more",
+                        "next": "put the same file back by deploying it again",
+                    },
+                    generation=self._lock(connection, version.app),
+                )
+
     # --- evidence ------------------------------------------------------------------------
 
     def record_evidence(
@@ -422,7 +449,7 @@ class Versions(Incidents):
                     actor=self.actor,
                 )
             )
-            evidence_id = int(made.inserted_primary_key[0])
+            evidence_id = new_id(made)
             worst = judged.blocking[0] if judged.blocking else None
             failed = any(one.verdict is Verdict.FAILED for one in judged.blocking)
             kind = "gate_passed" if judged.allowed else "refused" if failed else "undecided"

@@ -1,0 +1,1 @@
+"""One file per revision; :data:`mlguard.registry.tables.REVISIONS` names them in order."""
