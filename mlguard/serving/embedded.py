@@ -7,22 +7,24 @@ model's own process are the real ones.
 from __future__ import annotations
 
 import asyncio
-import socket
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
-
-import uvicorn
+from typing import TYPE_CHECKING, Any
 
 from mlguard.config import AppSettings
 from mlguard.errors import ModelRunError
 from mlguard.serving.engine import AppEngine, Route, VersionSpec
 from mlguard.serving.feedback import Feedback, Outcome
+from mlguard.serving.listening import listen
 from mlguard.serving.metrics import Metrics
 from mlguard.serving.predict_app import ServerState, create_predict_app
 from mlguard.serving.query_ids import QueryIds
+from mlguard.serving.uvicorn_server import QuietServer
+
+if TYPE_CHECKING:
+    import socket
 
 _START_S = 90.0
 
@@ -90,43 +92,19 @@ def served(
     ModelRunError
         If the version cannot be loaded.
     """
-    listener = socket.create_server(("127.0.0.1", 0))
+    listener = listen("127.0.0.1", 0)
     url = f"http://127.0.0.1:{listener.getsockname()[1]}"
-    started: threading.Event = threading.Event()
-    failures: list[BaseException] = []
-    stop: list[Any] = []
-
-    async def serve() -> None:
-        metrics = Metrics()
-        ids = QueryIds(LocalIds().reserve)
-        engine = AppEngine(settings, ids=ids, metrics=metrics)
-        feedback = Feedback(engine, MemoryLabels(), lambda _query_id: None)
-        active = None
-        if manifest is not None:
-            await engine.load(VersionSpec(1, version, dict(manifest), str(model_path)))
-            active = 1
-        ids.refill((active or 0, 1))
-        engine.switch(Route(generation=1, active=active))
-        state = ServerState({settings.name: engine}, {settings.name: feedback}, metrics)
-        server = uvicorn.Server(
-            uvicorn.Config(create_predict_app(state), log_config=None, lifespan="off", ws="none")
-        )
-        stop.append(server)
-        task = asyncio.create_task(server.serve(sockets=[listener]))
-        while not server.started and not task.done():
-            await asyncio.sleep(0.005)
-        started.set()
-        try:
-            await task
-        finally:
-            await engine.close()
-            feedback.close()
+    started = threading.Event()
+    running = _Running()
 
     def run() -> None:
         try:
-            asyncio.run(serve())
+            version_spec = None
+            if manifest is not None:
+                version_spec = VersionSpec(1, version, dict(manifest), str(model_path))
+            asyncio.run(running.serve(settings, version_spec, listener, started.set))
         except BaseException as error:  # noqa: BLE001 - handed to the thread that waits
-            failures.append(error)
+            running.failure = error
         finally:
             started.set()
 
@@ -135,11 +113,49 @@ def served(
     try:
         if not started.wait(start_s):
             raise ModelRunError(f"the version did not serve within {start_s:g} s")
-        if failures:
-            raise failures[0]
+        if running.failure is not None:
+            raise running.failure
         yield url
     finally:
-        for server in stop:
-            server.should_exit = True
+        running.stop()
         thread.join(start_s)
         listener.close()
+
+
+class _Running:
+    """The server in its thread."""
+
+    def __init__(self) -> None:
+        self.failure: BaseException | None = None
+        self._server: QuietServer | None = None
+
+    async def serve(
+        self,
+        settings: AppSettings,
+        spec: VersionSpec | None,
+        listener: socket.socket,
+        on_started: Callable[[], None],
+    ) -> None:
+        """Load the version, answer until stopped, unload it."""
+        metrics = Metrics()
+        ids = QueryIds(LocalIds().reserve)
+        engine = AppEngine(settings, ids=ids, metrics=metrics)
+        feedback = Feedback(engine, MemoryLabels(), lambda _query_id: None)
+        try:
+            if spec is not None:
+                await engine.load(spec)
+            active = spec.id if spec is not None else None
+            ids.refill((active or 0, 1))
+            engine.switch(Route(generation=1, active=active))
+            state = ServerState({settings.name: engine}, {settings.name: feedback}, metrics)
+            app = create_predict_app(state)
+            self._server = QuietServer(app, on_started=on_started, lifespan="off")
+            await self._server.serve(sockets=[listener])
+        finally:
+            await engine.close()
+            feedback.close()
+
+    def stop(self) -> None:
+        """Ask it to stop; from any thread."""
+        if self._server is not None:
+            self._server.should_exit = True

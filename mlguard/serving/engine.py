@@ -184,7 +184,9 @@ class ServedVersion:
             on_free=self.pump,
             on_restart=self._restarted,
         )
-        self.in_flight = 0
+        self._in_flight = 0
+        self._nobody = asyncio.Event()
+        self._nobody.set()
         self._app = app
         self._loop = asyncio.get_running_loop()
         self._scheduled = False
@@ -218,6 +220,21 @@ class ServedVersion:
                 log.inputs == "all",
             )
         return self._target
+
+    def enter(self) -> None:
+        """Count a request that waits."""
+        self._in_flight += 1
+        self._nobody.clear()
+
+    def leave(self) -> None:
+        """Count one that has its answer."""
+        self._in_flight -= 1
+        if not self._in_flight:
+            self._nobody.set()
+
+    async def drained(self) -> None:
+        """Wait until nobody waits for an answer."""
+        await self._nobody.wait()
 
     def admit(self, waiting: Waiting, deadline: float, now: float) -> bool:
         """Queue a request's rows; False on overload."""
@@ -374,8 +391,7 @@ class AppEngine:
         assert version_id != self.route.active
 
         async def drain() -> None:
-            while version.in_flight:
-                await asyncio.sleep(0.02)
+            await version.drained()
             await version.pool.close()
 
         task = asyncio.get_running_loop().create_task(drain())
@@ -394,11 +410,6 @@ class AppEngine:
         """Whether the version that should answer is loaded (or none should)."""
         active = self.route.active
         return active is None or self.versions[active].pool.ready
-
-    @property
-    def in_flight(self) -> int:
-        """Requests that wait for an answer."""
-        return sum(one.in_flight for one in self.versions.values())
 
     # --- a request ---
 
@@ -449,11 +460,11 @@ class AppEngine:
                 f"objective of {self.settings.app.slo_ms:g} ms can clear"
             )
         waiting.timer = loop.call_at(deadline, self._expire, waiting)
-        version.in_flight += 1
+        version.enter()
         try:
             await waiting.done
         finally:
-            version.in_flight -= 1
+            version.leave()
             waiting.timer.cancel()
             if waiting.left:  # the caller went away: nobody wants these answers
                 self._expire(waiting)
@@ -473,7 +484,7 @@ class AppEngine:
         return self._reply(waiting, asyncio.get_running_loop().time() - arrived)
 
     def _reply(self, waiting: Waiting, took_s: float) -> Reply:
-        """Number the answers, write them as JSON, and put them aside for the log."""
+        """Give the answers their numbers, write them as JSON, put them aside for the log."""
         version = waiting.version
         name = version.name if version is not None else "none"
         documents = []
@@ -485,7 +496,7 @@ class AppEngine:
             documents.append(answer.to_json(query_id))
             reason = answer.explanation or ""
             counts[reason] = counts.get(reason, 0) + 1
-            self._record(waiting, row, answer, query_id, now, took_s)
+            self._record(waiting, row, answer, query_id, (now, took_s))
         for reason, n in counts.items():
             self.metrics.predictions.labels(self.name, name, reason).inc(n)
         self.metrics.latency.labels(self.name).observe(took_s)
@@ -494,9 +505,15 @@ class AppEngine:
         return Reply(body, name, waiting.key[1])
 
     def _record(
-        self, waiting: Waiting, row: Any, answer: Answer, query_id: int, now: float, took_s: float
+        self,
+        waiting: Waiting,
+        row: Any,
+        answer: Answer,
+        query_id: int,
+        when: tuple[float, float],
     ) -> None:
         request, version = waiting.request, waiting.version
+        now, took_s = when
         if request.uid is not None:
             self.remember(request.uid, row, query_id)
         if self.recorder is None:

@@ -15,14 +15,13 @@ import argparse
 import asyncio
 import contextlib
 import gc
-import json
 import logging
 import os
 import signal
 import socket
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -47,8 +46,6 @@ logger = logging.getLogger("mlguard.serving")
 #: Longest wait for the versions before listening all the same.
 _LOAD_S = 60.0
 _MIB = 2**20
-#: Longest wait at the end for requests that were admitted.
-GRACE_S = 30
 
 
 class Front:
@@ -223,8 +220,9 @@ def run(arguments: Sequence[str], create_app: Callable[[Front], FastAPI]) -> int
     listener = socket.socket(fileno=options.fd)
 
     def tell_ready() -> None:
+        # The pipe may be full, or the supervisor gone: then nobody needs to know.
         with contextlib.suppress(OSError):
-            os.write(options.ready_fd, json.dumps({"pid": os.getpid()}).encode() + b"\n")
+            os.write(options.ready_fd, b"ready\n")
             os.close(options.ready_fd)
 
     import uvloop
@@ -236,38 +234,14 @@ def run(arguments: Sequence[str], create_app: Callable[[Front], FastAPI]) -> int
 async def _serve(
     app: FastAPI, front: Front, listener: socket.socket, tell_ready: Callable[[], None]
 ) -> int:
-    import uvicorn
+    from mlguard.serving.uvicorn_server import QuietServer
 
-    class Server(uvicorn.Server):
-        """uvicorn without its own signal handling, which ends the process by the signal."""
-
-        @contextmanager
-        def capture_signals(self) -> Iterator[None]:
-            yield
-
-    server = Server(
-        uvicorn.Config(
-            app,
-            log_config=None,
-            access_log=False,
-            ws="none",
-            lifespan="on",
-            server_header=False,
-            timeout_graceful_shutdown=GRACE_S,
-        )
-    )
-    stop_at_start = False
+    server = QuietServer(app, on_started=tell_ready, lifespan="on")
 
     def stop() -> None:
-        nonlocal stop_at_start
         front.draining = True
-        server.should_exit = stop_at_start = True
+        server.should_exit = True
 
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop)
-    task = asyncio.create_task(server.serve(sockets=[listener]))
-    while not server.started and not task.done():
-        await asyncio.sleep(0.005)
-    if server.started and not stop_at_start:
-        tell_ready()
-    await task
+    await server.serve(sockets=[listener])
     return 0

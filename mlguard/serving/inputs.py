@@ -278,6 +278,8 @@ class RowReader:
             if not self.features:
                 return [values]
         for index, (feature, reader) in enumerate(zip(self.features, self._cells, strict=True)):
+            if values[index] is None:
+                continue
             try:
                 values[index] = reader(values[index])
             except ValueError as error:
@@ -301,52 +303,56 @@ def _shown(value: Any) -> str:
     return text if len(text) <= _SHOWN else text[: _SHOWN - 1] + "…"
 
 
-def _cell_reader(kind: str, *, strict: bool) -> Callable[[Any], Any]:
-    """Return what reads one cell of a table: the value, None for a missing one, ValueError."""
+def _number(value: Any) -> float:
+    if type(value) not in (int, float) or not math.isfinite(value):
+        raise ValueError(f"expected a number, got {_shown(value)}")
+    return float(value)
 
-    def number(value: Any) -> float | None:
-        if value is None:
-            return None
-        if type(value) not in (int, float) or not math.isfinite(value):
-            raise ValueError(f"expected a number, got {_shown(value)}")
-        return float(value)
 
-    def integer(value: Any) -> int | None:
-        if value is None:
-            return None
-        whole = type(value) is int or (
-            not strict and type(value) is float and float(value).is_integer()
-        )
-        if not whole or not _INT64[0] <= value <= _INT64[1]:
-            raise ValueError(f"expected a whole number, got {_shown(value)}")
-        return int(value)
+def _whole(value: Any) -> int:
+    if type(value) is not int or not _INT64[0] <= value <= _INT64[1]:
+        raise ValueError(f"expected a whole number, got {_shown(value)}")
+    return value
 
-    def boolean(value: Any) -> bool | None:
-        if value is None or type(value) is bool:
-            return value
-        if not strict and type(value) in (int, float) and value in (0, 1):
-            return bool(value)
+
+def _nearly_whole(value: Any) -> int:
+    return _whole(int(value) if type(value) is float and value.is_integer() else value)
+
+
+def _boolean(value: Any) -> bool:
+    if type(value) is not bool:
         raise ValueError(f"expected true or false, got {_shown(value)}")
+    return value
 
-    def text(value: Any) -> str | None:
-        if value is not None and type(value) is not str:
-            raise ValueError(f"expected a string, got {_shown(value)}")
-        return value
 
-    def time(value: Any) -> str | None:
-        try:
-            if value is not None:
-                dt.datetime.fromisoformat(value)
-        except (TypeError, ValueError):
-            raise ValueError(f"expected a time like 2026-01-31T12:00:00Z, got {_shown(value)}")
-        return value  # type: ignore[no-any-return]  # fromisoformat took it: a string or None
+def _nearly_boolean(value: Any) -> bool:
+    return _boolean(bool(value) if type(value) in (int, float) and value in (0, 1) else value)
 
-    return {
-        "number": number,
-        "integer": integer,
-        "boolean": boolean,
-        "time": time,
-    }.get(kind, text)
+
+def _text(value: Any) -> str:
+    if type(value) is not str:
+        raise ValueError(f"expected a string, got {_shown(value)}")
+    return value
+
+
+def _time(value: Any) -> str:
+    try:
+        dt.datetime.fromisoformat(value)
+    except (TypeError, ValueError):
+        shown = _shown(value)
+        raise ValueError(f"expected a time like 2026-01-31T12:00:00Z, got {shown}") from None
+    return str(value)
+
+
+def _cell_reader(kind: str, *, strict: bool) -> Callable[[Any], Any]:
+    """Return what reads one cell that is not missing: its value, or ValueError."""
+    readers: dict[str, Callable[[Any], Any]] = {
+        "number": _number,
+        "integer": _whole if strict else _nearly_whole,
+        "boolean": _boolean if strict else _nearly_boolean,
+        "time": _time,
+    }
+    return readers.get(kind, _text)
 
 
 def _because(error: Exception, place: str = "") -> str:

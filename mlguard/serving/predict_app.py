@@ -199,6 +199,13 @@ def create_predict_app(
     )
     app.state.mlguard = state
     _errors(app)
+    _predictions(app, state)
+    _operations(app, state)
+    return app
+
+
+def _predictions(app: FastAPI, state: ServerState) -> None:
+    """Add what models answer and learn from."""
 
     async def predict(app_name: str, request: Request) -> Response:
         """Answer one row, or a batch of rows; within the SLO, if need be by default."""
@@ -229,6 +236,17 @@ def create_predict_app(
         await feedback.put(await read_body(request, state.max_body))
         return json_reply({"received": True})
 
+    for path, handler, extra, errors in (
+        ("/{app_name}/predict", predict, _PREDICT_DOC, _PREDICT_ERRORS),
+        ("/{app_name}/update", update, _UPDATE_DOC, _UPDATE_ERRORS),
+    ):
+        app.post(path, tags=["predictions"], responses=errors, openapi_extra=extra)(handler)
+        app.post(path + "/", include_in_schema=False)(handler)
+
+
+def _operations(app: FastAPI, state: ServerState) -> None:
+    """Add what operators and their tools ask."""
+
     async def healthz() -> Response:
         """Say that the process lives."""
         return json_reply({"live": True})
@@ -246,17 +264,10 @@ def create_predict_app(
         """Return this page."""
         return HTMLResponse(docs_page(app.openapi()))
 
-    for path, handler, extra, errors in (
-        ("/{app_name}/predict", predict, _PREDICT_DOC, _PREDICT_ERRORS),
-        ("/{app_name}/update", update, _UPDATE_DOC, _UPDATE_ERRORS),
-    ):
-        app.post(path, tags=["predictions"], responses=errors, openapi_extra=extra)(handler)
-        app.post(path + "/", include_in_schema=False)(handler)
     app.get("/healthz", tags=["operations"])(healthz)
     app.get("/readyz", tags=["operations"])(readyz)
     app.get("/metrics", tags=["operations"])(metrics)
     app.get("/docs", tags=["operations"], response_class=HTMLResponse)(docs)
-    return app
 
 
 def _errors(app: FastAPI) -> None:

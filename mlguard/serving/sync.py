@@ -25,6 +25,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -172,10 +173,13 @@ class RegistrySync:
     def _opened(self) -> Registry:
         if self.registry is None:
             self.registry = Registry.open(self.project, actor=f"server {self.server_id}")
-            self.registry.server_hello(
-                self.server_id, host=socket.gethostname(), pid=os.getpid(), url=self.url
-            )
+            self._hello(self.registry)
         return self.registry
+
+    def _hello(self, registry: Registry) -> None:
+        registry.server_hello(
+            self.server_id, host=socket.gethostname(), pid=os.getpid(), url=self.url
+        )
 
     # --- settings ---
 
@@ -196,9 +200,9 @@ class RegistrySync:
             self.rejected.pop(name, None)
             engine = self._engines.get(name)
             if engine is None:
-                self._engines[name] = self._in_loop(lambda s=settings: self._adopt(s))
+                self._engines[name] = self._in_loop(partial(self._adopt, settings))
             else:
-                self._in_loop(lambda e=engine, s=settings: e.reconfigure(s))
+                self._in_loop(partial(engine.reconfigure, settings))
 
     # --- one app ---
 
@@ -274,7 +278,7 @@ class RegistrySync:
             engine.ids.refill(key)
         if route != engine.route:
             before = {(one, engine.route.generation) for one in engine.versions}
-            self._in_loop(lambda: engine.switch(route))
+            self._in_loop(partial(engine.switch, route))
             engine.ids.forget(keys | before)
         self._metrics.uncredited.labels(engine.name).set(engine.ids.uncredited)
 
@@ -285,7 +289,7 @@ class RegistrySync:
                 self._unwanted.pop(version_id, None)
             elif now - self._unwanted.setdefault(version_id, now) > _KEEP_S:
                 del self._unwanted[version_id]
-                self._in_loop(lambda one=version_id: engine.unload(one))
+                self._in_loop(partial(engine.unload, version_id))
 
     # --- reporting ---
 
@@ -298,7 +302,11 @@ class RegistrySync:
         report = (observed, loaded, failed)
         now = self._clock()
         if report != self._reported or now - self._reported_at > _BEAT_S:
-            registry.server_beat(self.server_id, observed=observed, loaded=loaded, failed=failed)
+            beat = partial(registry.server_beat, self.server_id)
+            if not beat(observed=observed, loaded=loaded, failed=failed):
+                # Silent for too long (a suspended machine), it was taken for gone.
+                self._hello(registry)
+                beat(observed=observed, loaded=loaded, failed=failed)
             self._reported, self._reported_at = report, now
 
     def _show(self, registry: Registry) -> None:

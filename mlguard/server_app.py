@@ -1,0 +1,341 @@
+"""The whole server: predictions and labels, ``/api`` for programs, and a page for people.
+
+``create_app(project)`` is an ASGI app that any server can run; ``python -m mlguard.server_app``
+is what the supervisor starts, on a socket that it was handed.
+
+``/api`` does what the commands do.  Reading is open to this machine, a change needs the admin
+token (see :mod:`mlguard.serving.access`).  Handlers are plain functions: FastAPI runs them in
+threads, so a slow registry never holds up a prediction.
+"""
+
+from __future__ import annotations
+
+import html
+import shlex
+import sys
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Annotated, Any
+
+import msgspec
+from fastapi import Body, Depends, FastAPI, Query, Request
+from fastapi.responses import HTMLResponse, Response
+
+from mlguard.config import ProjectSettings, parse_duration
+from mlguard.errors import NotFoundError, RegistryError, UsageError
+from mlguard.registry.lifecycle import Mode
+from mlguard.registry.records import AppState, Event, Hold, Version
+from mlguard.registry.store import Registry
+from mlguard.serving.access import admin_token, may_change, may_read
+from mlguard.serving.front import Front, run
+from mlguard.serving.predict_app import create_predict_app, json_reply, page
+
+_EVENTS = 100
+#: Longest that a hold may last by itself.
+_LONGEST_HOLD_S = 30 * 86400.0
+
+_PAGE_HEADERS = {
+    "Cache-Control": "no-store",
+    "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; "
+    "form-action 'none'; frame-ancestors 'none'",
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+}
+
+
+def create_app(project: ProjectSettings) -> FastAPI:
+    """Return the ASGI app of a project; its lifespan loads what should answer."""
+    return app_of(Front(project))
+
+
+def app_of(front: Front) -> FastAPI:
+    """Return the ASGI app around one front end."""
+    app = create_predict_app(front.state, lifespan=front.lifespan)
+    _Api(front).add_to(app)
+    return app
+
+
+class _Api:
+    """Reading and changing the registry through HTTP."""
+
+    def __init__(self, front: Front) -> None:
+        self.front = front
+        self.project = front.project
+        self._token = admin_token(front.project)
+        self._registry: Registry | None = None
+
+    @property
+    def registry(self) -> Registry:
+        """The registry, for what a human asks of it."""
+        if self._registry is None:
+            self._registry = Registry.open(self.project, actor="api")
+        return self._registry
+
+    def add_to(self, app: FastAPI) -> None:
+        """Add the routes."""
+
+        def reader(request: Request) -> None:
+            may_read(request.headers, request.client.host if request.client else None, self._token)
+
+        def changer(request: Request) -> None:
+            may_change(request.headers, self._token)
+
+        reading: dict[str, Any] = {"dependencies": [Depends(reader)], "tags": ["api"]}
+        changing: dict[str, Any] = {"dependencies": [Depends(changer)], "tags": ["api"]}
+
+        @app.get("/api/apps", **reading)
+        def apps() -> Response:
+            """List the apps and what serves them."""
+            return json_reply({"apps": [self.status(name) for name in self.names()]})
+
+        @app.get("/api/apps/{app_name}", **reading)
+        def status(app_name: str) -> Response:
+            """Say what serves an app, since when, and why."""
+            return json_reply(self.status(self.known(app_name)) | self.more(app_name))
+
+        @app.get("/api/apps/{app_name}/history", **reading)
+        def history(
+            app_name: str, limit: Annotated[int, Query(ge=1, le=10_000)] = _EVENTS
+        ) -> Response:
+            """Return an app's audit trail, newest first."""
+            events = self.registry.events(self.known(app_name), limit=limit)
+            return json_reply({"app": app_name, "events": [_event(one) for one in events]})
+
+        @app.post("/api/apps/{app_name}/{command}", **changing)
+        def change(
+            app_name: str, command: str, arguments: Annotated[dict[str, Any], Body()]
+        ) -> Response:
+            """Roll back, block, unblock, hold or resume an app."""
+            return json_reply(self.change(self.known(app_name), command, arguments))
+
+        @app.get("/", tags=["pages"], response_class=HTMLResponse)
+        def overview(request: Request) -> Response:
+            """Show the apps."""
+            reader(request)
+            return HTMLResponse(self.page(str(request.base_url)), headers=_PAGE_HEADERS)
+
+    # --- reading ---
+
+    def names(self) -> list[str]:
+        """Return the apps of the project and of the registry."""
+        return sorted({*self.front.engines, *(one.app for one in self.registry.apps())})
+
+    def known(self, app: str) -> str:
+        """Return the name of an app that exists."""
+        if app not in self.names():
+            raise NotFoundError(f"no app {app!r}", hint=f"apps: {', '.join(self.names())}")
+        return app
+
+    def status(self, app: str) -> dict[str, Any]:
+        """Return what serves an app, as the registry says and as this process does."""
+        state = self.registry.app(app)
+        engine = self.front.engines.get(app)
+        targets = self.registry.rollback_targets(app)
+        return _state(state) | {
+            "observed_generation": engine.route.generation if engine else None,
+            "rollback_target": targets[0].name if targets else None,
+        }
+
+    def more(self, app: str) -> dict[str, Any]:
+        """Return what a single app's status adds."""
+        sync = self.front.sync
+        candidate = self.registry.candidate(app)
+        return {
+            "candidate": _version(candidate) if candidate else None,
+            "holds": [_hold(one) for one in self.registry.holds(app)],
+            "versions": [_version(one) for one in self.registry.versions(app)],
+            "lagging": sync.lagging.get(app) if sync else None,
+            "settings_rejected": sync.rejected.get(app) if sync else None,
+        }
+
+    # --- changing ---
+
+    def change(self, app: str, command: str, arguments: dict[str, Any]) -> dict[str, Any]:
+        """Carry out one command."""
+        commands: dict[str, Callable[[str, str, dict[str, Any]], None]] = {
+            "rollback": self._rollback,
+            "block": self._block,
+            "unblock": self._unblock,
+            "hold": self._hold,
+            "resume": self._resume,
+        }
+        if command not in commands:
+            raise NotFoundError(f"no command {command!r}", hint=f"use {', '.join(commands)}")
+        allowed = {"reason", *{"rollback": ("to",), "hold": ("expires",)}.get(command, ())}
+        unknown = sorted(set(arguments) - allowed)
+        if unknown:
+            raise UsageError(f"{command} takes {', '.join(sorted(allowed))}, not {unknown[0]!r}")
+        reason = arguments.get("reason")
+        if not isinstance(reason, str) or not reason.strip():
+            raise UsageError(f"{command} needs a reason, as a sentence")
+        before = self.registry.app(app).generation
+        commands[command](app, reason.strip(), arguments)
+        after = self.registry.app(app)
+        return _state(after) | {"ok": True, "changed": after.generation != before}
+
+    def _rollback(self, app: str, reason: str, arguments: dict[str, Any]) -> None:
+        name = arguments.get("to")
+        to = self.registry.version(app, str(name)) if name is not None else None
+        self.registry.rollback(app, to=to, automatic=False, reason=reason)
+
+    def _block(self, app: str, reason: str, _arguments: dict[str, Any]) -> None:
+        self.registry.block(app, reason)
+
+    def _unblock(self, app: str, reason: str, _arguments: dict[str, Any]) -> None:
+        self.registry.unblock(app, reason)
+
+    def _hold(self, app: str, reason: str, arguments: dict[str, Any]) -> None:
+        expires = None
+        if arguments.get("expires") is not None:
+            try:
+                seconds = parse_duration(arguments["expires"])
+            except ValueError as error:
+                raise UsageError(f"expires: {error}") from error
+            if seconds > _LONGEST_HOLD_S:
+                raise UsageError("a hold lasts 30 days at most")
+            expires = time.time() + seconds
+        self.registry.hold(app, reason, expires=expires)
+
+    def _resume(self, app: str, reason: str, _arguments: dict[str, Any]) -> None:
+        self.registry.resume(app, reason)
+
+    # --- the page ---
+
+    def page(self, base_url: str) -> str:
+        """Return the page that lists the apps."""
+        now = time.time()
+        try:
+            sections = [self._section(name, base_url, now) for name in self.names()]
+            trouble = ""
+        except RegistryError as error:
+            sections = []
+            trouble = (
+                '<p class="bad">✗ The registry cannot be read; what was live goes on answering. '
+                f"{html.escape(error.message)}</p>"
+            )
+        name = html.escape(self.project.project.name)
+        body = "".join(sections) or ("" if trouble else "<p>No app yet: mlguard deploy APP</p>")
+        return page(
+            f"{self.project.project.name}: mlguard",
+            f"<h1>{name}</h1>{trouble}{body}"
+            '<section><p class="dim"><a href="/docs">HTTP interface</a> · '
+            '<a href="/metrics">metrics</a> · <a href="/readyz">readiness</a></p></section>',
+        )
+
+    def _section(self, app: str, base_url: str, now: float) -> str:
+        state = self.registry.app(app)
+        active = state.active
+        if active is None:
+            line = '<span class="dim">? nothing serves yet: default output</span>'
+        elif state.mode is Mode.SERVE:
+            line = f'<span class="ok">✓ {html.escape(active.name)} serves</span>'
+        else:
+            line = '<span class="bad">✗ blocked: default output</span>'
+        since = ""
+        if state.since is not None:
+            since = f" since {_time(state.since)} ({_ago(now - state.since)} ago)"
+        reason = f"<p>{html.escape(state.reason)}</p>" if state.reason else ""
+        engine = self.front.engines.get(app)
+        example = ""
+        if engine is not None:
+            row = example_row(active.manifest if active else None)
+            body = shlex.quote('{"input": ' + row + "}")
+            command = f"curl -X POST -d {body} {base_url.rstrip('/')}/{app}/predict"
+            example = f"<pre>{html.escape(command)}</pre>"
+        return (
+            f"<section><h2>{html.escape(app)}</h2><p>{line}{since}</p>{reason}{example}</section>"
+        )
+
+
+def example_row(manifest: dict[str, Any] | None) -> str:
+    """Return JSON of a row that a version can read: the middle of what it has seen."""
+    if manifest is None:
+        return "…"
+    schema = manifest["input_schema"]
+    kind = schema["input"]
+    if kind in ("strings", "bytes"):
+        return '"aGVsbG8="' if kind == "bytes" else '"hello"'
+    row = {one["name"]: _example(one) for one in schema["features"]}
+    return msgspec.json.encode(row if kind == "table" else list(row.values())).decode()
+
+
+def _example(feature: dict[str, Any]) -> Any:
+    kind = feature["kind"]
+    if kind in ("number", "integer"):
+        middle = ((feature.get("low") or 0) + (feature.get("high") or 0)) / 2
+        return int(middle) if kind == "integer" else float(f"{middle:.3g}")
+    if kind == "category":
+        return (feature.get("categories") or [""])[0]
+    return {"boolean": False, "time": "2026-01-31T12:00:00Z"}.get(kind, "")
+
+
+def _time(at: float) -> str:
+    return datetime.fromtimestamp(at, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+
+
+def _ago(seconds: float) -> str:
+    for size, unit in ((86400, "d"), (3600, "h"), (60, "min")):
+        if seconds >= size:
+            return f"{seconds / size:.0f} {unit}"
+    return f"{max(seconds, 0):.0f} s"
+
+
+def _version(version: Version) -> dict[str, Any]:
+    return {
+        "version": version.name,
+        "digest": version.digest,
+        "state": version.state.value,
+        "registered_at": _time(version.registered_at),
+        "message": version.message,
+        "commit": version.commit,
+    }
+
+
+def _state(state: AppState) -> dict[str, Any]:
+    active = state.active
+    since = _time(state.since) if state.since is not None else None
+    return {
+        "app": state.app,
+        "generation": state.generation,
+        "mode": state.mode.value,
+        "active": None
+        if active is None
+        else {
+            "version": active.name,
+            "digest": active.digest,
+            "state": active.state.value,
+            "since": since,
+        },
+        "since": since,
+        "reason": state.reason,
+    }
+
+
+def _event(event: Event) -> dict[str, Any]:
+    return {
+        "seq": event.seq,
+        "at": _time(event.at),
+        "app": event.app,
+        "generation": event.generation,
+        "kind": event.kind,
+        "actor": event.actor,
+        "reason": event.reason,
+        "version": event.version,
+        "detail": event.detail,
+    }
+
+
+def _hold(hold: Hold) -> dict[str, Any]:
+    return {
+        "id": hold.id,
+        "reason": hold.reason,
+        "actor": hold.actor,
+        "created_at": _time(hold.created_at),
+        "expires": _time(hold.expires) if hold.expires is not None else None,
+        "incident": hold.incident,
+    }
+
+
+if __name__ == "__main__":
+    sys.exit(run(sys.argv[1:], app_of))

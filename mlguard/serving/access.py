@@ -1,0 +1,112 @@
+"""Who may read and who may change through ``/api``.
+
+*Reading* is open to this machine: the caller's address is a loopback one, and the Host it asked
+for is an address or ``localhost``.  A page on the web can make a browser on this machine call
+us, but only under a name of its own; that is what Host tells.  Anybody else needs the token.
+
+*Changing* needs the token, always; and where a browser says which page sent the request
+(Origin), that page has to be ours.
+
+The token is in the environment variable named in mlguard.toml, or else in
+``.mlguard/admin-token``, which is made at the first start and readable by its owner only.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hmac
+import ipaddress
+import os
+import secrets
+from collections.abc import Mapping
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from mlguard.config import ProjectSettings
+from mlguard.errors import RefusedError
+
+TOKEN_FILE = "admin-token"  # noqa: S105 - the file's name, not what is in it
+_TOKEN_BYTES = 32
+
+
+class ForbiddenError(RefusedError):
+    """The caller may not do this at all, whatever the token."""
+
+    http_status = 403
+    code = "forbidden"
+
+
+class UnauthorisedError(RefusedError):
+    """The admin token is missing or another one."""
+
+    http_status = 401
+    code = "unauthorised"
+
+
+def admin_token(project: ProjectSettings) -> str:
+    """Return the admin token; make one where none is configured."""
+    configured = os.environ.get(project.server.admin_token_env, "").strip()
+    if configured:
+        return configured
+    file = project.state_dir / TOKEN_FILE
+    file.parent.mkdir(parents=True, exist_ok=True)
+    # Written aside and linked: whoever reads it reads all of it, and the first one wins.
+    aside = file.with_name(f"{TOKEN_FILE}.{os.getpid()}.{secrets.token_hex(4)}")
+    if not file.exists():
+        try:
+            handle = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            with os.fdopen(handle, "w", encoding="ascii") as stream:
+                stream.write(secrets.token_urlsafe(_TOKEN_BYTES) + "\n")
+            _link(aside, file)
+        finally:
+            aside.unlink(missing_ok=True)
+    return file.read_text(encoding="ascii").strip()
+
+
+def _link(aside: Path, file: Path) -> None:
+    with contextlib.suppress(FileExistsError):  # another process was first; its token counts
+        os.link(aside, file)
+
+
+def may_read(headers: Mapping[str, str], peer: str | None, token: str) -> None:
+    """Raise unless the caller may read."""
+    if not (_is_loopback(peer) and _is_local_name(headers.get("host", ""))):
+        _needs_token(headers, token)
+
+
+def may_change(headers: Mapping[str, str], token: str) -> None:
+    """Raise unless the caller may change something."""
+    origin = headers.get("origin")
+    if origin is not None and urlsplit(origin).netloc.lower() != headers.get("host", "").lower():
+        raise ForbiddenError(f"a page of {origin} may not change this server")
+    _needs_token(headers, token)
+
+
+def _needs_token(headers: Mapping[str, str], token: str) -> None:
+    scheme, _, given = headers.get("authorization", "").partition(" ")
+    # Bytes, because compare_digest refuses text beyond ASCII.
+    same = hmac.compare_digest(given.strip().encode(), token.encode())
+    if scheme.lower() != "bearer" or not same:
+        raise UnauthorisedError(
+            "this needs the admin token",
+            hint=f"send it as Authorization: Bearer …; it is in .mlguard/{TOKEN_FILE} or in the "
+            "environment variable that mlguard.toml names",
+        )
+
+
+def _is_loopback(peer: str | None) -> bool:
+    try:
+        return peer is not None and ipaddress.ip_address(peer).is_loopback
+    except ValueError:
+        return False
+
+
+def _is_local_name(host: str) -> bool:
+    name = urlsplit(f"//{host}").hostname or ""
+    if name == "localhost":
+        return True
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        return False
+    return True
