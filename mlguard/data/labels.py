@@ -15,13 +15,13 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import sqlalchemy as sa
-from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.dialects import sqlite
 from sqlalchemy.schema import CreateTable
 
 from mlguard.errors import RegistryError, UsageError
@@ -39,7 +39,7 @@ _METADATA = sa.MetaData()
 _LABELS = sa.Table(
     "labels",
     _METADATA,
-    sa.Column("seq", sa.BigInteger().with_variant(sa.Integer, "sqlite"), primary_key=True),
+    sa.Column("seq", sa.Integer, primary_key=True),
     sa.Column("query_id", sa.BigInteger, nullable=False, unique=True),
     sa.Column("value", sa.Text, nullable=False),
     sa.Column("source", sa.Text, nullable=False),
@@ -50,7 +50,7 @@ _LABELS = sa.Table(
 _CONFLICTS = sa.Table(
     "label_conflicts",
     _METADATA,
-    sa.Column("seq", sa.BigInteger().with_variant(sa.Integer, "sqlite"), primary_key=True),
+    sa.Column("seq", sa.Integer, primary_key=True),
     sa.Column("query_id", sa.BigInteger, nullable=False),
     sa.Column("value", sa.Text, nullable=False),
     sa.Column("source", sa.Text, nullable=False),
@@ -97,7 +97,9 @@ class LabelStore:
     Parameters
     ----------
     url : str
-        SQLAlchemy URL of its database; see :func:`default_url`.
+        SQLAlchemy URL of its SQLite database; see :func:`default_url`.
+    busy_timeout_s : float
+        Seconds to wait for another writer.
 
     Raises
     ------
@@ -105,11 +107,14 @@ class LabelStore:
         If the database cannot be opened; so does every method that cannot reach it.
     """
 
-    def __init__(self, url: str) -> None:
-        self._engine = _engine(url)
-        with self._guarded("open"), self._writing() as connection:
-            for table in _METADATA.sorted_tables:
-                connection.execute(CreateTable(table, if_not_exists=True))
+    def __init__(self, url: str, *, busy_timeout_s: float = BUSY_TIMEOUT_S) -> None:
+        self._engine = _engine(url, busy_timeout_s)
+        with self._guarded("open"):
+            # Reading first: a store that exists can be opened while somebody writes to it.
+            if not set(_METADATA.tables) <= set(sa.inspect(self._engine).get_table_names()):
+                with self._writing() as connection:
+                    for table in _METADATA.sorted_tables:
+                        connection.execute(CreateTable(table, if_not_exists=True))
 
     def put(self, query_id: int, label: Any, *, source: str, at: float) -> Outcome:
         """Store one label; it is durable when this returns.
@@ -162,8 +167,7 @@ class LabelStore:
             return [self._put_row(connection, row) for row in rows]
 
     def _put_row(self, connection: sa.Connection, row: dict[str, Any]) -> Outcome:
-        dialect: Any = postgresql if self._engine.dialect.name == "postgresql" else sqlite
-        insert = dialect.insert(_LABELS).on_conflict_do_nothing(index_elements=["query_id"])
+        insert = sqlite.insert(_LABELS).on_conflict_do_nothing(index_elements=["query_id"])
         if connection.execute(insert, row).rowcount == 1:
             return "stored"
         first = connection.scalar(
@@ -209,15 +213,9 @@ class LabelStore:
         """Close the connections; the store may be used again."""
         self._engine.dispose()
 
-    @contextmanager
-    def _writing(self) -> Iterator[sa.Connection]:
-        """Give a transaction that no other writer shares, so that order is order of commit."""
-        with self._engine.execution_options(writes=True).begin() as connection:
-            if self._engine.dialect.name == "postgresql":
-                # Sequence numbers are drawn before the commit: without the lock a cursor
-                # could pass a number whose row is not visible yet.
-                connection.execute(sa.text("SELECT pg_advisory_xact_lock(7091203)"))
-            yield connection
+    def _writing(self) -> AbstractContextManager[sa.Connection]:
+        """Give a transaction that no other writer shares: order of arrival is order of commit."""
+        return self._engine.execution_options(writes=True).begin()
 
     @contextmanager
     def _guarded(self, doing: str) -> Iterator[None]:
@@ -231,10 +229,10 @@ class LabelStore:
             ) from error
 
 
-def _engine(url: str) -> sa.Engine:
-    if not url.startswith("sqlite"):
-        return sa.create_engine(url, pool_pre_ping=True)
-    engine = sa.create_engine(url, connect_args={"timeout": BUSY_TIMEOUT_S})
+def _engine(url: str, busy_timeout_s: float) -> sa.Engine:
+    if sa.make_url(url).get_backend_name() != "sqlite":
+        raise UsageError(f"labels are kept in SQLite, not in {url.partition(':')[0]}")
+    engine = sa.create_engine(url, connect_args={"timeout": busy_timeout_s})
 
     @sa.event.listens_for(engine, "connect")
     def configure(connection: Any, _record: Any) -> None:

@@ -23,6 +23,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mlguard.data.schema import Kind
+from mlguard.results import finite_or_none
 
 #: Most cells of a number's grid, without the two beyond the reference's range.
 CELLS = 96
@@ -129,7 +130,7 @@ class FeatureProfile:
         if _SHAPES[kind] == "number":
             numbers = _numbers(values)
             finite = numbers[np.isfinite(numbers)]
-            shift = float(finite.mean()) if finite.size else 0.0
+            shift = _mean(finite)
             edges = _edges(finite)
             empty = cls("number", edges, (), np.zeros(len(edges) + 1, np.int64), shift=shift)
             return empty.summarise(numbers)
@@ -156,7 +157,9 @@ class FeatureProfile:
         present = numbers[~np.isnan(numbers)]
         cells = np.searchsorted(self.edges, present, side="left")
         finite = present[np.isfinite(present)]
-        distance = finite - self.shift
+        with np.errstate(over="ignore"):  # numbers near the largest float have no squares
+            distance = finite - self.shift
+            total, squares = float(distance.sum()), float(distance @ distance)
         return type(self)(
             "number",
             self.edges,
@@ -164,8 +167,8 @@ class FeatureProfile:
             np.bincount(cells, minlength=len(self.edges) + 1).astype(np.int64),
             missing=int(numbers.size - present.size),
             shift=self.shift,
-            total=float(distance.sum()),
-            squares=float(distance @ distance),
+            total=total,
+            squares=squares,
             low=float(finite.min()) if finite.size else math.inf,
             high=float(finite.max()) if finite.size else -math.inf,
         )
@@ -225,10 +228,10 @@ class FeatureProfile:
         return document | {
             "edges": self.edges.tolist(),
             "shift": self.shift,
-            "total": self.total,
-            "squares": self.squares,
-            "low": None if math.isinf(self.low) else self.low,
-            "high": None if math.isinf(self.high) else self.high,
+            "total": finite_or_none(self.total),
+            "squares": finite_or_none(self.squares),
+            "low": finite_or_none(self.low),
+            "high": finite_or_none(self.high),
         }
 
     @classmethod
@@ -242,8 +245,8 @@ class FeatureProfile:
             np.asarray(document["counts"], np.int64),
             missing=document["missing"],
             shift=document.get("shift", 0.0),
-            total=document.get("total", 0.0),
-            squares=document.get("squares", 0.0),
+            total=_or_nan(document.get("total", 0.0)),
+            squares=_or_nan(document.get("squares", 0.0)),
             low=math.inf if low is None else low,
             high=-math.inf if high is None else high,
             rare=frozenset(document.get("rare", ())),
@@ -350,6 +353,17 @@ def _length(columns: Mapping[str, npt.ArrayLike]) -> int:
     return lengths.pop() if lengths else 0
 
 
+def _or_nan(value: float | None) -> float:
+    return math.nan if value is None else value
+
+
+def _mean(finite: npt.NDArray[np.float64]) -> float:
+    """Return the mean as a place to measure from; 0 where there is none."""
+    with np.errstate(over="ignore"):
+        mean = float(finite.mean()) if finite.size else 0.0
+    return mean if math.isfinite(mean) else 0.0
+
+
 def _edges(finite: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     """Return the upper edges: of nothing and the least value, then of the reference's cells."""
     if not finite.size:
@@ -359,7 +373,8 @@ def _edges(finite: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
         shares = np.linspace(0, 1, CELLS + 1)[1:]
         # Quantiles that occur in the data keep a heavily repeated value in a cell of its own.
         different = np.unique(np.quantile(finite, shares, method="inverted_cdf"))
-    return np.concatenate([[np.nextafter(finite.min(), -np.inf)], different])
+    below = math.nextafter(float(finite.min()), -math.inf)
+    return np.concatenate([[below], different]) if math.isfinite(below) else different
 
 
 def _numbers(values: npt.ArrayLike) -> npt.NDArray[np.float64]:
