@@ -151,6 +151,7 @@ def walk(
     window_s: float,
     window_rows: int,
     now: float,
+    until: float | None = None,
     block_of: BlockOf = unknown_block,
 ) -> Stretch:
     """Return the windows that closed since ``place``.
@@ -166,10 +167,13 @@ def walk(
     window_s, window_rows : float, int
         When a window closes.
     now : float
-        The time; later rows are left for the next walk.
+        The time.
+    until : float, optional
+        Rows from then on are left for a later walk; default: those of the last moments.
     block_of : callable
         Finds the block of an id.
     """
+    until = now - SETTLE_S if until is None else until
     since = place.since
     if now < place.seen_at - BACK_S:
         since = min(since, now - BACK_S)
@@ -177,7 +181,7 @@ def walk(
     times = rows.column("time").to_numpy()
     ids = rows.column("query_id").to_numpy()
     # A time that lies well ahead was written before the clock was set back: it counts as old.
-    wanted = (times < now - SETTLE_S) | (times > now + BACK_S)
+    wanted = (times < until) | (times > now + BACK_S)
     for first, members in _by_block(ids, block_of):
         last = (place.judged or {}).get(first, -1)
         done = [
@@ -186,7 +190,7 @@ def walk(
         wanted[done] = False
     kept = np.flatnonzero(wanted)
     rows = rows.take(kept)
-    bounds = cut(times[kept], window_s=window_s, window_rows=window_rows, now=now - SETTLE_S)
+    bounds = cut(times[kept], window_s=window_s, window_rows=window_rows, now=until)
     seen = Place(
         since=place.since,
         seen_at=now,

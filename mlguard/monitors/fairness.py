@@ -41,6 +41,8 @@ class FairnessGap:
 
     id: ClassVar[str] = "fairness"
     sequential: ClassVar[bool] = False
+    #: A window can be judged again with another version's answers in it.
+    judges_answers: ClassVar[bool] = True
 
     def __init__(
         self, settings: FairnessMonitor, reference: Mapping[str, Any], app: AppSettings

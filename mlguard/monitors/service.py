@@ -50,6 +50,7 @@ class Service:
 
     id: ClassVar[str] = "service"
     clock: ClassVar[str] = "rows"
+    sequential: ClassVar[bool] = False
 
     def __init__(
         self, settings: ServiceMonitor, reference: Mapping[str, Any], app: AppSettings

@@ -286,3 +286,23 @@ def cut(
         closed.append((start, stop))
         start = stop
     return closed
+
+
+def concat(parts: Sequence[WindowData]) -> WindowData:
+    """Join stretches of rows of one version in one generation, in the order given.
+
+    Columns that one of them lacks are left out.
+    """
+    first = parts[0]
+    names = [name for name in first.columns if all(name in one.columns for one in parts)]
+    joined: dict[str, Any] = {
+        spec.name: np.concatenate([getattr(one, spec.name) for one in parts])
+        for spec in dataclasses.fields(first)
+        if isinstance(getattr(first, spec.name), np.ndarray)
+    }
+    return dataclasses.replace(
+        first,
+        **joined,
+        columns={name: np.concatenate([one.columns[name] for one in parts]) for name in names},
+        groups=[group for one in parts for group in one.groups],
+    )
