@@ -18,10 +18,11 @@ from mlguard.checks.recording import record
 from mlguard.config import Aggregate, CheckPolicy, FairnessMetric
 from mlguard.errors import DataError, UsageError
 from mlguard.results import CheckResult, Enforcement, Finding
-from mlguard.stats.decision import Decide
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from mlguard.stats.decision import Decide
 
 __all__ = [
     "CheckFailedError",
@@ -88,6 +89,7 @@ def assert_no_gap(
     UsageError
         If not exactly one limit is given.
     """
+    __tracebackhide__ = True
     from mlguard.checks.fairness import GapRule, find_gap
 
     if (at_most is None) == (at_least is None):
@@ -147,6 +149,7 @@ def assert_beats(
     CheckFailedError
         If it is not better, or nobody can tell.
     """
+    __tracebackhide__ = True
     from mlguard.checks.baseline import beats, compare
 
     ours, theirs = _pair(candidate, baseline, target)
@@ -189,6 +192,7 @@ def assert_no_worse(
     CheckFailedError
         If it is worse, or nobody can tell.
     """
+    __tracebackhide__ = True
     from mlguard.checks.baseline import compare, no_worse
 
     ours, theirs = _pair(candidate, active, target)
@@ -220,6 +224,7 @@ def assert_expectations(
     UsageError
         If the suite is empty or cannot be read.
     """
+    __tracebackhide__ = True
     from mlguard.checks.expectations import (
         expectation_items,
         judge_expectation,
@@ -256,6 +261,7 @@ def _pair(candidate: Any, other: Any, target: str) -> tuple[JudgedModel, JudgedM
 
 
 def _asserted(found: Finding, on_inconclusive: OnInconclusive, *, subject: str = "") -> CheckResult:
+    __tracebackhide__ = True
     policy = CheckPolicy(on_inconclusive=Enforcement(on_inconclusive))
     item = Item(id=found.id, subject=found.subject or subject, policy=policy)
     result = from_finding(item, found)

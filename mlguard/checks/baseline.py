@@ -337,7 +337,7 @@ def beats(pair: Comparison, *, delta: float, others: Sequence[Comparison] = ()) 
         Verdict.FAILED: f"does not beat {pair.baseline}{by}",
     }.get(judged.verdict, f"cannot be shown to beat {pair.baseline}{by}")
     advice = f"train a better model: {pair.baseline} does as well"
-    return _compared("baseline.beats", pair, judged, says, advice, others)
+    return _compared("baseline.beats", pair, judged, says=says, advice=advice, others=others)
 
 
 def no_worse(pair: Comparison, *, margin: float) -> Finding:
@@ -369,13 +369,14 @@ def no_worse(pair: Comparison, *, margin: float) -> Finding:
     if pair.identical:
         says = f"answers all {count(pair.n)} rows exactly like {pair.baseline}"
     advice = f"look at the rows that only {pair.baseline} gets right before you train again"
-    return _compared("baseline.no_worse_than", pair, judged, says, advice)
+    return _compared("baseline.no_worse_than", pair, judged, says=says, advice=advice)
 
 
 def _compared(
     name: str,
     pair: Comparison,
     judged: Judgement,
+    *,
     says: str,
     advice: str,
     others: Sequence[Comparison] = (),

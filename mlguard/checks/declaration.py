@@ -153,7 +153,7 @@ def declare_all(settings: AppSettings, project_root: Path) -> Declaration:
         except Exception as error:  # noqa: BLE001  whatever it is, the gate must name it and close
             items.append(Item(id=f"{name}.declare", parameters={"raised": error}))
         else:
-            items += declared.items
+            items += [_owned(item, name) for item in declared.items]
             absent += declared.not_applicable
     return Declaration(items=_distinct(items), not_applicable=tuple(absent))
 
@@ -183,6 +183,17 @@ def judge(item: Item, subject: Subject, *, clock: Callable[[], float]) -> CheckR
     except Exception as error:  # noqa: BLE001  fail closed: a raise is a result, never a pass
         result = item.errored(error)
     return replace(result, duration_s=clock() - began)
+
+
+def _owned(item: Item, family: str) -> Item:
+    """Return an item, or one that will be ERRORED where it claims to be another family's."""
+    if item.family == family:
+        return item
+    error = PluginError(
+        f'the family {family!r} declared {item.id!r}, which does not start with "{family}."',
+        hint="ask the author of the plug-in to rename its checks",
+    )
+    return replace(item, id=f"{family}.{item.id}", parameters={"raised": error})
 
 
 _FAMILIES: dict[str, Check] = {}
@@ -225,7 +236,7 @@ def from_finding(item: Item, found: Finding) -> CheckResult:
 
 
 def _distinct(items: Iterable[Item]) -> tuple[Item, ...]:
-    """Number the items that would otherwise share a name."""
+    """Give a number to the items that would otherwise share a name."""
     seen: dict[str, int] = {}
     distinct = []
     for item in items:

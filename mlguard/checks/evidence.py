@@ -24,7 +24,9 @@ if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
 
+    from mlguard.models.bundle import Manifest
     from mlguard.models.predictor import Predictions, Predictor
+    from mlguard.models.schema import InputSchema
     from mlguard.registry.store import Registry
 
 #: Frames whose predictions one model keeps: train and test, whole and labelled.
@@ -78,12 +80,12 @@ class JudgedModel:
         self.target = target
         self.features = features
         self.classes = classes
-        self._kept: dict[int, tuple[Any, Predictions]] = {}
+        self._kept: dict[int, tuple[Any, Predictions | _Answer]] = {}
 
     def __repr__(self) -> str:
         return f"JudgedModel({self.name!r}, target={self.target!r})"
 
-    def predict(self, rows: Any) -> Predictions:
+    def predict(self, rows: Any) -> Predictions | _Answer:
         """Return the model's predictions on some rows.
 
         Parameters
@@ -134,12 +136,13 @@ class JudgedModel:
             )
         return rows[self.features]
 
-    def _ask(self, rows: Any) -> Any:
+    def _ask(self, rows: Any) -> Predictions | _Answer:
         import numpy as np
 
-        answer = self.model.predict(rows)
+        answer: Any = self.model.predict(rows)
         if hasattr(answer, "labels") and hasattr(answer, "valid"):
-            return answer
+            shaped: Predictions = answer
+            return shaped
         labels = np.asarray(answer)
         return _Answer(labels=labels, scores=None, valid=finite(labels))
 
@@ -153,6 +156,12 @@ def finite(values: np.ndarray) -> np.ndarray:
     if values.dtype.kind == "f":
         missing = missing | ~np.isfinite(values)
     return ~missing
+
+
+def attribute(frame: pd.DataFrame, column: str) -> np.ndarray:
+    """Return a column that tells groups apart, as objects with None for missing."""
+    values = frame[column].astype(object)
+    return values.where(values.notna(), None).to_numpy()
 
 
 def nearest(name: str, known: Any) -> str:
@@ -249,16 +258,32 @@ class Subject:
     @cached_property
     def candidate(self) -> JudgedModel:
         """The version under judgement."""
-        from mlguard.models.formats import load_model
         from mlguard.models.predictor import Predictor
-        from mlguard.models.schema import input_schema
+
+        thresholds = self.settings.model.thresholds
+        return self._judged(self.name, Predictor(self._estimator, self._schema, thresholds))
+
+    @cached_property
+    def manifest(self) -> Manifest:
+        """The candidate's manifest, as a deployment would register it."""
+        from mlguard.models.bundle import Manifest
+
+        return Manifest.of(self.model_path, self._schema, self.settings.model)
+
+    @cached_property
+    def _estimator(self) -> Any:
+        from mlguard.models.formats import load_model
 
         told = self.settings.model
-        estimator = load_model(
+        return load_model(
             self.model_path, trusted_types=told.trusted_types, allow_pickle=told.allow_pickle
         )
-        schema = input_schema(estimator, self.test, self.settings)
-        return self._judged(self.name, Predictor(estimator, schema, told.thresholds))
+
+    @cached_property
+    def _schema(self) -> InputSchema:
+        from mlguard.models.schema import input_schema
+
+        return input_schema(self._estimator, self.test, self.settings)
 
     @cached_property
     def active(self) -> JudgedModel | None:

@@ -432,7 +432,8 @@ def _told(found: Mapping[str, Any]) -> str:
         of = found["judged"] if found["judged"] is not None else found["rows"]
         if not found["unexpected"]:
             return f"all {count(of)} values as expected"
-        return f"{count(found['unexpected'])} of {count(of)} values unexpected ({share(found['share'])})"
+        unexpected = count(found["unexpected"])
+        return f"{unexpected} of {count(of)} values unexpected ({share(found['share'])})"
     if found["observed"] is not None:
         return f"observed {number(found['observed'])}"
     return "as expected" if found["success"] else "not as expected"

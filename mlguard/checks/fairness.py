@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from mlguard.checks.baseline import labelled_rows
 from mlguard.checks.declaration import Declaration, Item, from_finding, policy_of
-from mlguard.checks.evidence import JudgedModel, Subject, nearest
+from mlguard.checks.evidence import JudgedModel, Subject, attribute, nearest
 from mlguard.config import Aggregate, AppSettings, FairnessMetric
 from mlguard.errors import DataError, UsageError
 from mlguard.results import CheckResult, Finding, Measurement, Verdict
@@ -38,16 +38,19 @@ if TYPE_CHECKING:
 MOST_GROUPS = 50
 #: Metrics that know only two classes.
 _WHOLE = ("accuracy", "mean_absolute_error")
-#: What a high value of a metric means, in words; ``{positive}`` is the positive class.
+#: What a higher value of a metric means to the people it is about.
 _MEANING = {
-    "selection_rate": "is answered {positive} more often",
-    "true_positive_rate": "is found more often where it is {positive}",
-    "false_positive_rate": "is wrongly answered {positive} more often",
-    "false_negative_rate": "is wrongly not answered {positive} more often",
-    "true_negative_rate": "is cleared more often where it is not {positive}",
-    "precision": "is right more often where it is answered {positive}",
-    "accuracy": "is answered correctly more often",
-    "mean_absolute_error": "is predicted with a larger error",
+    "selection_rate": "{group} is answered {positive} more often",
+    "true_positive_rate": "where the truth is {positive}, {group} is answered so more often",
+    "false_positive_rate": "where the truth is not {positive}, {group} is answered {positive} "
+    "more often",
+    "false_negative_rate": "where the truth is {positive}, {group} is refused that answer "
+    "more often",
+    "true_negative_rate": "where the truth is not {positive}, {group} is rightly told so "
+    "more often",
+    "precision": "the answer {positive} is right more often for {group}",
+    "accuracy": "{group} is answered correctly more often",
+    "mean_absolute_error": "the error is larger for {group}",
 }
 
 
@@ -57,10 +60,10 @@ class Fairness:
     def declare(self, settings: AppSettings, project_root: Path) -> Declaration:  # noqa: ARG002
         """Declare one item per metric and attribute."""
         gate = settings.gate.fairness
-        attributes = gate.by or settings.data.sensitive
+        columns = gate.by or settings.data.sensitive
         if not gate.enabled:
             return Declaration(not_applicable=("fairness: switched off in app.toml",))
-        if not attributes:
+        if not columns:
             return Declaration(not_applicable=("fairness: [data] sensitive names no attribute",))
         if not gate.metrics:
             return Declaration(not_applicable=("fairness: [gate.fairness] metrics is empty",))
@@ -68,12 +71,12 @@ class Fairness:
         for metric in _metrics(settings):
             check = f"{metric}_{gate.aggregate}"
             policy = policy_of(gate, check)
-            for attribute in attributes:
+            for column in columns:
                 item = Item(
                     id=f"fairness.{check}",
-                    subject=attribute,
+                    subject=column,
                     policy=policy,
-                    parameters={"metric": metric, "by": attribute},
+                    parameters={"metric": metric, "by": column},
                 )
                 if policy.enabled:
                     items.append(item)
@@ -215,7 +218,7 @@ def find_gap(model: JudgedModel, frame: Any, *, by: str, rule: GapRule) -> Findi
         )
     rows = labelled_rows(frame, model.target)
     answers = model.predict(rows)
-    truth, groups = rows[model.target].to_numpy(), rows[by].to_numpy(object, na_value=None)
+    truth, groups = rows[model.target].to_numpy(), attribute(rows, by)
     names, codes = group_codes(groups)
     if len(names) > MOST_GROUPS:
         raise UsageError(
@@ -224,13 +227,27 @@ def find_gap(model: JudgedModel, frame: Any, *, by: str, rule: GapRule) -> Findi
         )
     unusable = ~np.asarray(answers.valid, bool)
     if unusable.any():
-        return _unusable(rule, model, by, names, codes, unusable)
+        shares = {
+            name: (float(unusable[codes == place].mean()), int((codes == place).sum()))
+            for place, name in enumerate(names)
+        }
+        return _unusable(rule, model, by, int(unusable.sum()), shares)
     if rule.metric == "mean_absolute_error":
         errors = np.abs(_numbers(truth) - _numbers(answers.labels))
         losses = {name: errors[codes == place] for place, name in enumerate(names)}
         judged = rule.judge(losses, family_error=rule.family_error)
         return _finding(rule, by, judged, positive="", classes=0)
-    return _worst_class(rule, by, truth, answers.labels, groups, _positives(rule, model, truth))
+    positives = _positives(rule, model, truth)
+    error = bonferroni(rule.family_error, len(positives))
+    found = []
+    for positive in positives:
+        table = Confusion.count(
+            truth.astype(object), answers.labels.astype(object), groups, positive=positive
+        )
+        judged = rule.judge(table.rates(rule.metric), family_error=error)
+        named = "" if positive is None else str(printable(positive, 40))
+        found.append(_finding(rule, by, judged, positive=named, classes=len(positives)))
+    return max(found, key=lambda one: (one.verdict.severity, one.value or 0.0))
 
 
 def _positives(rule: GapRule, model: JudgedModel, truth: np.ndarray) -> list[Any]:
@@ -240,26 +257,6 @@ def _positives(rule: GapRule, model: JudgedModel, truth: np.ndarray) -> list[Any
     classes = list(model.classes) if model.classes else sorted(set(truth.tolist()), key=str)
     # Of two classes the second is the positive one, as scikit-learn has it.
     return classes[1:] if len(classes) == 2 else classes  # noqa: PLR2004
-
-
-def _worst_class(
-    rule: GapRule,
-    by: str,
-    truth: np.ndarray,
-    labels: np.ndarray,
-    groups: np.ndarray,
-    positives: list[Any],
-) -> Finding:
-    error = bonferroni(rule.family_error, len(positives))
-    found = []
-    for positive in positives:
-        table = Confusion.count(
-            truth.astype(object), labels.astype(object), groups, positive=positive
-        )
-        judged = rule.judge(table.rates(rule.metric), family_error=error)  # type: ignore[arg-type]
-        named = "" if positive is None else repr(printable(positive, 40))
-        found.append(_finding(rule, by, judged, positive=named, classes=len(positives)))
-    return max(found, key=lambda one: (one.verdict.severity, one.value or 0.0))
 
 
 def _finding(
@@ -274,22 +271,22 @@ def _finding(
             n=one.n,
             low=one.low,
             high=one.high,
-            group=f"{by}={printable(one.name, 60)}",
+            group=_named(by, one.name),
         )
         for one in judged.groups
     )
     notes = []
     if judged.too_small:
         notes.append(
-            f"undecided: {listed([f'{by}={printable(one, 60)}' for one in judged.too_small])} "
+            f"undecided: {listed([_named(by, one) for one in judged.too_small])} "
             f"with fewer than {rule.min_group_size} "
-            f"{DENOMINATORS.get(rule.metric, 'rows')}; "  # type: ignore[call-overload]
+            f"{_denominator(rule.metric)}; "
             "gather more such rows, or name the group in optional_groups"
         )
     if judged.left_out:
         notes.append(
             "left out, because optional_groups names them: "
-            + listed([f"{by}={printable(one, 60)}" for one in judged.left_out])
+            + listed([_named(by, one) for one in judged.left_out])
         )
     return Finding(
         id=rule.id,
@@ -298,7 +295,7 @@ def _finding(
         summary=_summary(rule, by, judged, measured, positive),
         value=judged.value,
         limit=rule.limit,
-        interval=None if judged.interval is None else tuple(judged.interval),  # type: ignore[arg-type]
+        interval=None if judged.interval is None else (judged.interval.low, judged.interval.high),
         n=sum(one.n for one in judged.groups),
         n_min=judged.n_needed,
         reason=judged.reason,
@@ -317,67 +314,76 @@ def _finding(
 
 def _summary(rule: GapRule, by: str, judged: GapJudgement, measured: str, positive: str) -> str:
     groups = {one.name: one for one in judged.groups}
+    what = _denominator(rule.metric)
+    if len(groups) == 1:
+        return f"{by} has only one group in the test rows: nothing can be compared"
     if judged.pair is None or judged.value is None:
-        small = judged.too_small or tuple(groups)
-        told = [f"{by}={printable(one, 60)} has {count(groups[one].n)}" for one in small]
-        what = DENOMINATORS.get(rule.metric, "rows")  # type: ignore[call-overload]
-        if len(groups) == 1:
-            return f"{by} has only one group in the test rows: nothing can be compared"
-        return f"{measured} cannot be compared: of {what}, {listed(told)}; {rule.min_group_size} needed"
+        small = [f"{_named(by, one.name)} has {count(one.n)}" for one in judged.groups]
+        return (
+            f"{measured} cannot be compared: of {what}, {listed(small)}; "
+            f"each group needs {rule.min_group_size}"
+        )
     high, low = (groups[name] for name in judged.pair)
     interval = None if judged.interval is None else tuple(judged.interval)
-    word = "differs by" if rule.aggregate == "difference" else "has a ratio of"
-    bound = "at most" if rule.aggregate == "difference" else "at least"
+    difference = rule.aggregate == "difference"
     told = "; ".join(
-        f"{by}={printable(one.name, 60)} {estimate(one.value, (one.low, one.high), one.n)}"
+        f"{_named(by, one.name)} {estimate(one.value, (one.low, one.high), one.n)}"
         for one in (high, low)
     )
     text = (
-        f"{measured} {word} {estimate(judged.value, interval)} between the groups of {by}: "
-        f"{told}; limit {bound} {number(rule.limit)}"
+        f"{measured} {'differs by' if difference else 'has a ratio of'} "
+        f"{estimate(judged.value, interval)} between the groups of {by}: {told}; "
+        f"limit {'at most' if difference else 'at least'} {number(rule.limit)}"
     )
+    more = _qualification(rule, by, judged, what)
     if judged.verdict is Verdict.FAILED:
-        meaning = _MEANING[rule.metric].format(positive=positive)
-        return f"{text}. {by}={printable(high.name, 60)} {meaning}"
-    if judged.reason == "not_proven":
-        worst = judged.interval.high if rule.aggregate == "difference" else judged.interval.low  # type: ignore[union-attr]
-        side = "up to" if rule.aggregate == "difference" else "down to"
-        return f"{text}. Not proven: it could be {side} {number(worst)}"
+        more = _MEANING[rule.metric].format(group=_named(by, high.name), positive=positive)
+        more = more[:1].upper() + more[1:] if not more.startswith(by) else more
+    return f"{text}. {more}" if more else text
+
+
+def _qualification(rule: GapRule, by: str, judged: GapJudgement, what: str) -> str:
+    """Say what a verdict that is neither proven nor refuted leaves open."""
+    difference = rule.aggregate == "difference"
+    if judged.reason == "not_proven" and judged.interval is not None:
+        far = judged.interval.high if difference else judged.interval.low
+        return f"Not proven: it could be {'up' if difference else 'down'} to {number(far)}"
     if judged.reason == "above_not_proven":
-        return f"{text}. Beyond the limit, but not proven"
+        return "Beyond the limit, but not proven to be"
     if judged.reason == "few":
-        small = [f"{by}={printable(n, 60)} ({count(groups[n].n)})" for n in judged.too_small]
-        return f"{text}. Too few rows to judge {listed(small)}"
-    if judged.verdict is Verdict.INCONCLUSIVE:
-        sizes = listed([count(one) for one in judged.sizes])
-        what = DENOMINATORS.get(rule.metric, "rows")  # type: ignore[call-overload]
-        smallest = (
-            "no limit can be judged"
-            if judged.smallest_limit is None
-            else f"the smallest limit this data can judge is {number(judged.smallest_limit)}"
-            if rule.aggregate == "difference"
-            else f"the tightest ratio this data can judge is {number(judged.smallest_limit)}"
-        )
-        needed = (
-            ""
-            if judged.n_needed is None
-            else f"; the limit needs about {count(judged.n_needed)} each"
-        )
-        return f"{text}. Undecided: with {sizes} {what} {smallest}{needed}"
-    return text
+        sizes = {one.name: one.n for one in judged.groups}
+        small = [f"{_named(by, one)} ({count(sizes[one])})" for one in judged.too_small]
+        return f"Too few {what} to judge {listed(small)}"
+    if judged.reason != "no_support":
+        return ""
+    smallest = (
+        "no limit can be judged"
+        if judged.smallest_limit is None
+        else f"the {'smallest limit' if difference else 'tightest ratio'} this data can judge is "
+        f"{number(judged.smallest_limit)}"
+    )
+    needed = (
+        "" if judged.n_needed is None else f"; the limit needs about {count(judged.n_needed)} each"
+    )
+    sizes_told = listed([count(one) for one in judged.sizes])
+    return f"Undecided: with {sizes_told} {what} {smallest}{needed}"
+
+
+def _named(by: str, group: str) -> str:
+    return f"{by}={printable(group, 60)}"
+
+
+def _denominator(metric: str) -> str:
+    """Return whom the denominator of a metric counts, for people."""
+    told: Mapping[Any, str] = DENOMINATORS
+    return told.get(metric, "rows")
 
 
 def _unusable(
-    rule: GapRule,
-    model: JudgedModel,
-    by: str,
-    names: list[str],
-    codes: np.ndarray,
-    unusable: np.ndarray,
+    rule: GapRule, model: JudgedModel, by: str, total: int, shares: dict[str, tuple[float, int]]
 ) -> Finding:
-    """Fail a model that gave some group no usable prediction."""
-    rows = len(unusable)
-    total = int(unusable.sum())
+    """Fail a model that gave some rows no usable prediction."""
+    rows = sum(n for _, n in shares.values())
     return Finding(
         id=rule.id,
         subject=by,
@@ -390,13 +396,8 @@ def _unusable(
         reason="not_finite",
         next_step="find the rows on which predict gives NaN, and let the model handle them",
         measurements=tuple(
-            Measurement(
-                name="unusable share",
-                group=f"{by}={printable(name, 60)}",
-                value=float(unusable[codes == place].mean()),
-                n=int((codes == place).sum()),
-            )
-            for place, name in enumerate(names)
+            Measurement(name="unusable share", group=_named(by, name), value=value, n=n)
+            for name, (value, n) in shares.items()
         ),
     )
 

@@ -7,7 +7,7 @@ reason, as is a bad verdict that only warns: the file is red exactly when the ga
 from __future__ import annotations
 
 from pathlib import Path
-from xml.etree import ElementTree as Xml
+from xml.etree import ElementTree as ET
 
 from mlguard.results import CheckResult, GateDecision, Verdict
 from mlguard.wording import printable
@@ -24,7 +24,7 @@ def write_junit(decision: GateDecision, path: Path) -> None:
         Where to; its folder is made.
     """
     results = decision.results
-    suite = Xml.Element(
+    suite = ET.Element(
         "testsuite",
         name=f"mlguard {decision.app}",
         tests=str(len(results)),
@@ -35,18 +35,18 @@ def write_junit(decision: GateDecision, path: Path) -> None:
     )
     for one in results:
         suite.append(_case(decision.app, one))
-    root = Xml.Element("testsuites")
+    root = ET.Element("testsuites")
     root.append(suite)
     path.parent.mkdir(parents=True, exist_ok=True)
-    Xml.ElementTree(root).write(path, encoding="utf-8", xml_declaration=True)
+    ET.ElementTree(root).write(path, encoding="utf-8", xml_declaration=True)
 
 
 def _skipped(one: CheckResult) -> bool:
     return not one.blocks and one.verdict not in (Verdict.PASSED, Verdict.WARNED)
 
 
-def _case(app: str, one: CheckResult) -> Xml.Element:
-    case = Xml.Element(
+def _case(app: str, one: CheckResult) -> ET.Element:
+    case = ET.Element(
         "testcase",
         classname=f"{app}.{one.family}",
         name=printable(one.name.removeprefix(f"{one.family}.")),
@@ -64,20 +64,20 @@ def _case(app: str, one: CheckResult) -> Xml.Element:
         "reason": one.reason or None,
         "waived_by": one.waived_by,
     }
-    properties = Xml.SubElement(case, "properties")
+    properties = ET.SubElement(case, "properties")
     for key, value in facts.items():
         if value is not None:
-            Xml.SubElement(properties, "property", name=f"mlguard.{key}", value=str(value))
+            ET.SubElement(properties, "property", name=f"mlguard.{key}", value=str(value))
     text = printable(one.summary, 2000)
     if one.blocks:
         errored = one.verdict is Verdict.ERRORED
-        bad = Xml.SubElement(
+        bad = ET.SubElement(
             case, "error" if errored else "failure", message=text, type=one.verdict.value
         )
         body = [text, one.next_step and f"next: {one.next_step}", one.details.get("traceback", "")]
         bad.text = printable("\n".join(part for part in body if part), 8000, lines=True)
     elif _skipped(one):
-        Xml.SubElement(case, "skipped", message=text, type=one.verdict.value)
+        ET.SubElement(case, "skipped", message=text, type=one.verdict.value)
     else:
-        Xml.SubElement(case, "system-out").text = text
+        ET.SubElement(case, "system-out").text = text
     return case

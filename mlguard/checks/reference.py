@@ -3,24 +3,24 @@
 Made from ``[data] test`` at the gate, where its rows and the candidate's predictions are at
 hand, and stored by the version's digest.  It holds counts and profiles, never rows.
 
-========================= =====================================================================
-key                       meaning
-========================= =====================================================================
-``schema_version``        ``"1.0"``; a minor version only adds keys
-``task``, ``n_rows``      of the test part
-``profile``               :class:`mlguard.data.profile.Profile` of the features, and of the
-                          score under ``"score"``
-``kinds``                 kind of each feature
-``loss``                  ``kind`` (``"error"``: 0 or 1 a row; ``"absolute_error"``), ``n``,
-                          ``sum``, ``squares``, ``mean``, and for errors ``n_errors``; for
-                          absolute errors ``scale``, the 99th percentile of the residuals
-``groups``                per attribute and value: ``n``, the loss's sums, and for a classifier
-                          ``confusion``: ``tp fp fn tn correct``, the positive class against
-                          the rest
-``positive``              the class that counts as positive; null without one
-``classes``               labels of the test part and how often each occurs
-``predicted``             the same of the candidate's predictions
-========================= =====================================================================
+================== ========================================================================
+key                meaning
+================== ========================================================================
+``schema_version`` ``"1.0"``; a minor version only adds keys
+``task``           of the app
+``n_rows``         labelled rows of the test part
+``profile``        :class:`mlguard.data.profile.Profile` of the features, and of the score under
+                   ``"score"``
+``kinds``          kind of each of them
+``loss``           ``name`` (``"error"``: 0 or 1 a row; ``"absolute_error"``), ``n``, ``mean`` of
+                   the loss in [0, 1], ``n_errors`` of errors, and ``scale``: the absolute
+                   error that counts as 1
+``groups``         per attribute and value the same figures, and for a classifier
+                   ``confusion`` (``tp fp fn tn correct``)
+``classes``        of a classifier, in the order of its scores; of two the second is positive
+``class_counts``   how often each class occurs among the labels
+``predicted``      how often each was predicted
+================== ========================================================================
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from mlguard.checks.baseline import equal_labels
-from mlguard.checks.evidence import Subject
+from mlguard.checks.evidence import Subject, attribute
 from mlguard.errors import ModelRunError
 
 if TYPE_CHECKING:
@@ -61,6 +61,8 @@ def reference_document(subject: Subject) -> dict[str, Any]:
     """
     import numpy as np
 
+    from mlguard.data.profile import SCORE, Profile
+
     rows, truth = subject.labelled, subject.truth
     candidate = subject.candidate
     answers = candidate.predict(rows)
@@ -72,34 +74,27 @@ def reference_document(subject: Subject) -> dict[str, Any]:
         )
     regression = subject.settings.app.task == "regression"
     columns, kinds = _columns(subject)
-    loss = (
-        np.abs(truth.astype(float) - answers.labels.astype(float))
-        if regression
-        else (~equal_labels(truth, answers.labels)).astype(float)
-    )
+    if regression:
+        residuals = np.abs(truth.astype(float) - answers.labels.astype(float))
+        # A model without a residual has no scale of its own.
+        scale = float(np.quantile(residuals, _SCALE_QUANTILE)) or 1.0
+        loss = np.minimum(residuals / scale, 1.0)
+    else:
+        scale = 1.0
+        loss = (~equal_labels(truth, answers.labels)).astype(float)
     if answers.scores is not None and answers.scores.ndim == 1:
-        from mlguard.data.profile import SCORE
-
         columns[SCORE], kinds[SCORE] = answers.scores, "number"
-    from mlguard.data.profile import Profile
-
-    classes = candidate.classes
-    positive = classes[1] if classes is not None and len(classes) == 2 else None  # noqa: PLR2004
-    kind = "absolute_error" if regression else "error"
+    classes = None if regression else list(candidate.classes or sorted(set(truth.tolist())))
     return {
         "schema_version": SCHEMA_VERSION,
         "task": subject.settings.app.task,
         "n_rows": len(rows),
         "profile": Profile.reference(columns, kinds).to_json(),
         "kinds": kinds,
-        "loss": {
-            "kind": kind,
-            **_sums(loss, kind),
-            "scale": float(np.quantile(loss, _SCALE_QUANTILE)) if regression else 1.0,
-        },
-        "groups": _groups(subject, loss, kind, answers.labels, positive),
-        "positive": None if positive is None else _json(positive),
-        "classes": {} if regression else _counted(truth),
+        "loss": {**_figures(loss, regression=regression), "scale": scale},
+        "groups": _groups(subject, loss, answers.labels, classes),
+        "classes": None if classes is None else [_json(one) for one in classes],
+        "class_counts": {} if regression else _counted(truth),
         "predicted": {} if regression else _counted(answers.labels),
     }
 
@@ -123,41 +118,43 @@ def _columns(subject: Subject) -> tuple[dict[str, Any], dict[str, Any]]:
     return columns, kinds
 
 
-def _sums(loss: np.ndarray, kind: str) -> dict[str, Any]:
-    total = float(loss.sum())
-    sums: dict[str, Any] = {
+def _figures(loss: np.ndarray, *, regression: bool) -> dict[str, Any]:
+    figures: dict[str, Any] = {
+        "name": "absolute_error" if regression else "error",
         "n": len(loss),
-        "sum": total,
-        "squares": float(loss @ loss),
-        "mean": total / len(loss) if len(loss) else None,
+        "mean": float(loss.mean()),
     }
-    return sums | ({"n_errors": int(total)} if kind == "error" else {})
+    return figures if regression else {**figures, "n_errors": int(loss.sum())}
 
 
 def _groups(
-    subject: Subject, loss: np.ndarray, kind: str, labels: np.ndarray, positive: Any
+    subject: Subject, loss: np.ndarray, labels: np.ndarray, classes: list[Any] | None
 ) -> dict[str, dict[str, Any]]:
     from mlguard.stats.rates import Confusion, group_codes
 
     found: dict[str, dict[str, Any]] = {}
     settings = subject.settings
-    attributes = dict.fromkeys(
+    columns = dict.fromkeys(
         [*settings.data.sensitive, *settings.gate.fairness.by, *settings.monitor.fairness.by]
     )
-    for attribute in attributes:
-        if attribute not in subject.labelled.columns:
+    for column in columns:
+        if column not in subject.labelled.columns:
             continue
-        values = subject.labelled[attribute].to_numpy(object, na_value=None)
+        values = attribute(subject.labelled, column)
         names, codes = group_codes(values)
-        found[attribute] = {
-            name: _sums(loss[codes == place], kind) for place, name in enumerate(names)
+        found[column] = {
+            name: _figures(loss[codes == place], regression=classes is None)
+            for place, name in enumerate(names)
         }
-        if kind == "error":
+        if classes is not None:
             table = Confusion.count(
-                subject.truth.astype(object), labels.astype(object), values, positive=positive
+                subject.truth.astype(object),
+                labels.astype(object),
+                values,
+                positive=classes[-1],
             )
             for name, counts in table.to_json().items():
-                found[attribute][name]["confusion"] = counts
+                found[column][name]["confusion"] = counts
     return found
 
 

@@ -39,6 +39,8 @@ REPEATED_SHARE = 0.05
 LEAKAGE = 0.99
 #: Share of values that training never saw, from which a category has changed.
 UNSEEN_SHARE = 0.05
+#: Problems that a summary tells; all of them stand in the details.
+_TOLD = 4
 #: Fewer labelled rows of a class than this rank nothing.
 _FEWEST = 10
 _MOST_ROWS = 50_000
@@ -63,7 +65,7 @@ def schema(subject: Subject) -> Finding:
         compared = "[data] train"
     n_columns = len(test.columns)
     # One column is named once, by what is worst about it.
-    found = {column: text for column, text in reversed(problems)}
+    found = dict(reversed(problems))
     told = [found[column] for column in dict.fromkeys(column for column, _ in problems)]
     if not told:
         return Finding(
@@ -72,11 +74,11 @@ def schema(subject: Subject) -> Finding:
             summary=f"{count(n_columns)} columns and {count(len(test))} rows agree with {compared}",
             n=len(test),
         )
-    more = f"; and {len(told) - 4} more" if len(told) > 4 else ""  # noqa: PLR2004  fits a line
+    more = f"; and {len(told) - _TOLD} more" if len(told) > _TOLD else ""
     return Finding(
         id="data_quality.schema",
         verdict=Verdict.FAILED,
-        summary="; ".join(told[:4]) + more,
+        summary="; ".join(told[:_TOLD]) + more,
         value=float(len(told)),
         limit=0.0,
         n=len(test),
@@ -118,14 +120,14 @@ def _target_problems(
 
 def _feature_problems(subject: Subject) -> list[tuple[str, str]]:
     columns = subject.test.columns
-    return [
-        (
-            name,
-            f"column {name!r}, which the candidate needs, is not in test" + nearest(name, columns),
-        )
-        for name in subject.candidate.features
-        if name not in columns
-    ]
+    problems = []
+    for name in subject.candidate.features:
+        if name not in columns:
+            text = f"column {name!r}, which the candidate needs, is not in test"
+            problems.append((name, text + nearest(name, columns)))
+        elif subject.test[name].isna().all():
+            problems.append((name, f"column {name!r} has no value in any row of test"))
+    return problems
 
 
 def _column_problems(
@@ -156,11 +158,7 @@ def _column_problems(
             new = float((~unseen.isin(was.categories)).mean()) if len(unseen) else 0.0
             if new > UNSEEN_SHARE:
                 problems.append(
-                    (
-                        name,
-                        f"column {name!r} has values on {share(new)} of the test rows "
-                        "that training never saw",
-                    )
+                    (name, f"column {name!r}: {share(new)} of the test rows hold unseen values")
                 )
     problems += [
         (name, f"column {name!r} of test is not in train" + nearest(name, before.names))
@@ -241,8 +239,8 @@ def duplicates(subject: Subject) -> Finding:
         repeats[part],
         len(parts[part]),
         f"rows that repeat an earlier row of their file: {told}",
-        "remove the repeats, or [data] id, which tells rows apart, is not set",
-        tuple(
+        next_step="remove the repeats, or name the column that tells rows apart in [data] id",
+        measurements=tuple(
             Measurement(
                 name="repeats", group=f"[data] {one}", value=repeats[one] / len(frame), n=len(frame)
             )
@@ -270,8 +268,7 @@ def overlap(subject: Subject) -> Finding:
         both,
         len(test),
         f"{count(both)} of {count(len(test))} test rows are in train too",
-        "split again so that no row is in both; on known rows every figure looks too good",
-        (),
+        next_step="split again so that no row is in both; on known rows every figure flatters",
     )
 
 
@@ -293,8 +290,9 @@ def _repeated(
     repeated: int,
     n: int,
     told: str,
+    *,
     next_step: str,
-    measurements: tuple[Measurement, ...],
+    measurements: tuple[Measurement, ...] = (),
 ) -> Finding:
     """Judge a share of repeated rows, counted on all rows there are."""
     low, high = wilson_interval(repeated, n)
@@ -448,7 +446,7 @@ def _auc(scores: np.ndarray, positive: np.ndarray) -> float:
 
 
 def _auc_interval(value: float, n: int) -> tuple[float, float]:
-    """Return Wilson bounds of a value in [0, 1] as if each row had voted: wide where rows are few."""
+    """Return Wilson bounds as if each row had voted: wide where there are few."""
     low, high = wilson_interval(value * n, n)
     return low, high
 

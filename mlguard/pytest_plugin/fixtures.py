@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def mlguard_subject(request: pytest.FixtureRequest) -> Subject:
-    """Everything that is judged: the app that the test's folder names, or --mlguard-app."""
+    """Return everything that is judged: the app that the test's folder names, or --mlguard-app."""
     gate: Any = request.config.pluginmanager.get_plugin("mlguard-session")
     owner = gate.home(request.node.path)
     if owner is None and gate.only is not None:
@@ -35,19 +35,19 @@ def mlguard_subject(request: pytest.FixtureRequest) -> Subject:
 
 @pytest.fixture
 def app(mlguard_subject: Subject) -> str:
-    """Name of the app under judgement."""
+    """Return the name of the app under judgement."""
     return mlguard_subject.settings.name
 
 
 @pytest.fixture
 def candidate(mlguard_subject: Subject) -> JudgedModel:
-    """The version under judgement; ``candidate.predict(test)``."""
+    """Return the version under judgement; ``candidate.predict(test)``."""
     return mlguard_subject.candidate
 
 
 @pytest.fixture
 def baseline(mlguard_subject: Subject) -> JudgedModel:
-    """The simple model that ``[gate.baseline] beats`` names, trained."""
+    """Return the simple model that ``[gate.baseline] beats`` names, trained."""
     from mlguard.checks.baseline import baseline_name
 
     return mlguard_subject.baseline(baseline_name(mlguard_subject.settings))
@@ -55,7 +55,7 @@ def baseline(mlguard_subject: Subject) -> JudgedModel:
 
 @pytest.fixture
 def active(mlguard_subject: Subject) -> JudgedModel:
-    """The version that serves now; the test is skipped where none does."""
+    """Return the version that serves now; the test is skipped where none does."""
     found = mlguard_subject.active
     if found is None:
         pytest.skip(f"no version of {mlguard_subject.settings.name} is live")
@@ -64,7 +64,7 @@ def active(mlguard_subject: Subject) -> JudgedModel:
 
 @pytest.fixture
 def train(mlguard_subject: Subject) -> pd.DataFrame:
-    """Rows of ``[data] train``; the test is skipped where none are declared."""
+    """Return the rows of ``[data] train``; the test is skipped where none are declared."""
     frame = mlguard_subject.train
     if frame is None:
         pytest.skip(f"[data] train of {mlguard_subject.settings.name} is not declared")
@@ -74,13 +74,13 @@ def train(mlguard_subject: Subject) -> pd.DataFrame:
 
 @pytest.fixture
 def test(mlguard_subject: Subject) -> pd.DataFrame:
-    """Rows of ``[data] test``."""
+    """Return the rows of ``[data] test``."""
     return mlguard_subject.test.copy(deep=False)
 
 
 @pytest.fixture
 def served(mlguard_subject: Subject) -> Iterator[httpx.Client]:
-    """The candidate behind the real HTTP server, as an httpx client."""
+    """Serve the candidate behind the real HTTP server, as an httpx client."""
     from mlguard.pytest_plugin.served import serve_candidate
 
     with serve_candidate(mlguard_subject) as client:

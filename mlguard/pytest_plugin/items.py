@@ -49,7 +49,7 @@ class AppFile(pytest.File):
         for item in declared.items:
             yield CheckItem.of(self, item)
 
-    def repr_failure(self, excinfo: pytest.ExceptionInfo[BaseException]) -> Any:
+    def repr_failure(self, excinfo: pytest.ExceptionInfo[BaseException], *_: Any) -> Any:
         """Show an error of mlguard as its message alone."""
         if isinstance(excinfo.value, MlguardError):
             return str(excinfo.value)

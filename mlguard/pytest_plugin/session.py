@@ -119,7 +119,8 @@ class GateSession:
         """Leave out the other apps where one was chosen."""
         if self.only is None:
             return
-        keep, drop = [], []
+        keep: list[pytest.Item] = []
+        drop: list[pytest.Item] = []
         for item in items:
             owner = self._owner(item)
             (drop if owner is not None and owner[1] != self.only else keep).append(item)
@@ -128,7 +129,7 @@ class GateSession:
             items[:] = keep
 
     def pytest_collectreport(self, report: pytest.CollectReport) -> None:
-        """A file that cannot be collected hides checks: it is ERRORED by name."""
+        """Record a file that cannot be collected as ERRORED: it hides checks."""
         if report.failed:
             self._take(
                 CheckResult(
@@ -207,30 +208,23 @@ class GateSession:
     def _results(
         self, item: pytest.Item, call: pytest.CallInfo[None], report: pytest.TestReport
     ) -> list[CheckResult]:
-        if isinstance(item, CheckItem):
-            if item.result is not None and report.when == "call":
-                return [item.result]
+        if isinstance(item, CheckItem) and item.result is not None and report.when == "call":
+            return [item.result]
+        if isinstance(item, CheckItem) or report.when != "call":
             return [] if report.passed else [_of_function(item, report, call)]
         recorded = item.stash.get(_RECORDED, [])
-        if report.when != "call":
-            return [] if report.passed else [_of_function(item, report, call)]
-        named = [_named(one.result, item) for one in recorded]
-        if report.passed and not hasattr(report, "wasxfail"):
-            kept = [result for one, result in zip(recorded, named, strict=True) if not one.raised]
-            return kept or [_of_function(item, report, call)]
-        raised = call.excinfo.value if call.excinfo is not None else None
+        kept = [_named(one.result, item) for one in recorded if not one.raised]
         if hasattr(report, "wasxfail"):
             return [_of_function(item, report, call)]
-        if isinstance(raised, CheckFailedError):
-            return named
-        return [
-            *(result for one, result in zip(recorded, named, strict=True) if not one.raised),
-            _of_function(item, report, call),
-        ]
+        if report.passed:
+            return kept or [_of_function(item, report, call)]
+        if call.excinfo is not None and isinstance(call.excinfo.value, CheckFailedError):
+            return [_named(one.result, item) for one in recorded]
+        return [*kept, _of_function(item, report, call)]
 
     # --- the end ---
 
-    def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> None:
+    def pytest_sessionfinish(self, exitstatus: int) -> None:
         """Close the journal; a run without this line died."""
         if self._journal is None:
             return

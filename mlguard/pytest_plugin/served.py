@@ -1,0 +1,42 @@
+"""The candidate behind the real HTTP server, for tests that ask it as callers will."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from mlguard.checks.evidence import Subject
+
+if TYPE_CHECKING:
+    import httpx
+
+#: Longest that one answer may take in a test, in seconds.
+_TIMEOUT_S = 60.0
+
+
+@contextmanager
+def serve_candidate(subject: Subject) -> Iterator[httpx.Client]:
+    """Serve the candidate of a subject on a free port of this machine.
+
+    Parameters
+    ----------
+    subject : Subject
+        Names the model file and the app, under whose route it answers.
+
+    Yields
+    ------
+    httpx.Client
+        With the server as its base URL: ``client.post("/iris/predict", json=…)``.
+    """
+    import httpx
+
+    from mlguard.serving.embedded import served
+
+    manifest = subject.manifest.to_json()
+    with (
+        served(subject.settings, manifest, subject.model_path, version=subject.name) as url,
+        # Only this machine is asked, whatever proxy the environment names.
+        httpx.Client(base_url=url, timeout=_TIMEOUT_S, trust_env=False) as client,
+    ):
+        yield client
