@@ -66,6 +66,10 @@ __all__ = [
 ]
 
 
+#: Pairs of groups that are tried when the tightest judgeable limit is looked for.
+WEAKEST_PAIRS = 6
+
+
 @dataclass(frozen=True, slots=True)
 class GroupEstimate:
     """What was measured in one group.
@@ -448,10 +452,17 @@ def _rate_support(
                 tell = pair_rows_to_tell(higher, lower, limit=limit, z=z, aggregate=aggregate)
         return Support(enough=True, sizes=sizes, n_to_tell=tell), pair
 
+    # The pairs with the least power are the same at any limit, and few are enough to try.
+    few = np.argsort(power, kind="stable")[:WEAKEST_PAIRS]
+    if power[few[-1]] == 0:  # no telling apart: take the smallest groups
+        few = np.argsort(np.minimum(one, other), kind="stable")[:WEAKEST_PAIRS]
+
     def supported(looser: float) -> bool:
         # The tightest ratio is the one nearest to 1.
         tried = looser if aggregate == "difference" else 1 - looser
-        found = pair_support(one, other, shares, limit=tried, z=z, aggregate=aggregate)
+        found = pair_support(
+            one[few], other[few], shares[few], limit=tried, z=z, aggregate=aggregate
+        )
         return bool(found.min() >= POWER)
 
     tightest = smallest_limit(supported)

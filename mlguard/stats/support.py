@@ -136,13 +136,24 @@ def pair_power(
 
 
 def _binomial_quantile(share: FloatArray, n: FloatArray, p: FloatArray) -> FloatArray:
-    """Return the smallest counts whose cumulative probability reaches ``share``."""
-    certain = (p <= 0) | (p >= 1)
-    inner = np.where(certain, 0.5, p)
-    below = special.bdtrik(share, n, inner)
-    # No real root below the probability of zero successes.
-    count = np.ceil(np.where(np.isnan(below), 0.0, np.maximum(below, 0.0)) - 1e-9)
-    return np.where(certain, np.where(p >= 1, n, 0.0), np.minimum(count, n))
+    """Return the smallest counts whose cumulative probability reaches ``share``.
+
+    A guess with the distribution's skewness, moved to the exact count in steps of one: scipy's
+    inverse is ten times slower, and this is where the time goes.
+    """
+    n, p, share = np.broadcast_arrays(n, p, share)
+    trials = n.astype(int)
+    spread = np.sqrt(n * p * (1 - p))
+    z = special.ndtri(share)
+    guess = n * p + spread * z + (1 - 2 * p) * (z * z - 1) / 6
+    count = np.clip(np.rint(guess), 0.0, n)
+    while bool(np.any(short := special.bdtr(count, trials, p) < share)):
+        count = np.where(short, count + 1, count)
+    while bool(
+        np.any(over := (count > 0) & (special.bdtr(np.maximum(count - 1, 0), trials, p) >= share))
+    ):
+        count = np.where(over, count - 1, count)
+    return count
 
 
 def _last_true(
