@@ -228,8 +228,8 @@ def _md_service(view: ReportView) -> list[str]:
         ("predictions", count(service.predictions)),
         ("labels arrived", count(service.labels)),
         ("default answers", count(service.defaults)),
-        ("model errors", count(service.model_errors)),
     ]
+    rows += [(f"default: {_md(cause)}", count(n)) for cause, n in service.causes]
     if service.latency_p50_ms is not None:
         rows.append(
             (

@@ -58,6 +58,8 @@ class Figure(_Data, frozen=True, kw_only=True):
         Rows behind it, and the least that could have decided.
     next_step : str
         What to do about it.
+    version : str
+        Version it is about; empty where that is plain.
     at : float or None
         When it was judged.
     """
@@ -72,6 +74,7 @@ class Figure(_Data, frozen=True, kw_only=True):
     n: int | None = None
     n_min: int | None = None
     next_step: str = ""
+    version: str = ""
     at: float | None = None
 
     @property
@@ -218,8 +221,10 @@ class Service(_Data, frozen=True, kw_only=True):
     Attributes
     ----------
     predictions, labels : int
-    defaults, model_errors : int
-        Answers that were the default; valid rows on which the model failed.
+    defaults : int
+        Answers that were the default.
+    causes : tuple of (str, int)
+        Why the default was answered, most frequent first.
     latency_p50_ms, latency_p95_ms, latency_p99_ms : float or None
     by_version : tuple of (str, int)
         Predictions of each version.
@@ -228,7 +233,7 @@ class Service(_Data, frozen=True, kw_only=True):
     predictions: int = 0
     labels: int = 0
     defaults: int = 0
-    model_errors: int = 0
+    causes: tuple[tuple[str, int], ...] = ()
     latency_p50_ms: float | None = None
     latency_p95_ms: float | None = None
     latency_p99_ms: float | None = None
