@@ -26,7 +26,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 
@@ -230,8 +230,8 @@ class Replica(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Keep the transport."""
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        # uvloop's transports do not inherit from asyncio's.
+        self._transport = cast("asyncio.Transport", transport)
 
     def data_received(self, data: bytes) -> None:
         """Collect bytes, and take every message that is whole."""
@@ -248,12 +248,13 @@ class Replica(asyncio.Protocol):
         """Give back what was in hand, collect the process, tell the pool."""
         del exc
         self._transport = None
+        end = self._end()
         if not self._ready.done():
-            self._ready.set_exception(ModelRunError(f"the model's process ended: {self._end()}"))
+            self._ready.set_exception(ModelRunError(f"the model's process ended: {end}"))
             # start() may have stopped waiting; then nobody asks for the exception.
             self._ready.exception()
         elif self._done is not None or not self.retired:
-            logger.warning("a model's process ended: %s (%s)", self._reason, self._end())
+            logger.warning("a model's process ended: %s (%s)", self._reason, end)
         self._finish(BatchAnswer.lost_with(self._rows, self._reason))
         self._on_lost(self)
 

@@ -222,17 +222,17 @@ class RegistrySync:
         self._drop(engine, {version.id for version in wanted})
 
     def _load(self, registry: Registry, engine: AppEngine, version: Version) -> None:
-        if version.id in engine.versions:
-            return
         loading = self._loading.get(version.id)
         if loading is not None:
-            if loading.done():
-                del self._loading[version.id]
-                error = loading.exception()
-                if error is not None:
-                    self._failed(version, error)
-                else:
-                    self._failures.pop(version.id, None)
+            if not loading.done():
+                return
+            del self._loading[version.id]
+            error = loading.exception()
+            if error is not None:
+                self._failed(version, error)
+                return
+        if version.id in engine.versions:
+            self._failures.pop(version.id, None)
             return
         failure = self._failures.get(version.id)
         if failure is not None and self._clock() < failure.retry_at:
