@@ -14,7 +14,7 @@ Files
     Uses ``unbroken_years`` too.  Women who would repay are refused more often by it than men.
 ``traffic.csv``
     Labelled applicants, in the order in which they come.  The first 600 are like those above.
-    Then the bureau renames its grades: the same person gets a score 120 points lower.
+    Then the bureau changes its scale: the same person gets a score 120 points lower.
     Whether people repay has not changed, so a model that does not look at the score is as good
     as before, and one that does is wrong about four times in ten.
 
@@ -23,13 +23,13 @@ The world
 ``repaid`` is 1 for an applicant who repays.  The model answers 1 to lend, 0 to refuse.  Nobody
 sees an applicant's solidity z; each column is a view v = z + s N(0, 1) of it:
 
-    z = 0.25 + N(0, 1);  repaid = 1 where z + 0.3 N(0, 1) > 0
+    z = N(0, 1);  repaid = 1 where z + 0.3 N(0, 1) > 0
 
     income          thousands a year        exp(3.5 + 0.2 v)            s = 1.1
     debt_ratio      debts / income          1 / (1 + exp(0.8 + 0.4 v))  s = 1.1
     savings_months  months of spending      3 exp(0.3 v)                s = 1.3
     housing         owns, rents, family     by v > 1, between, v < -1   s = 1.8
-    unbroken_years  years at work without   12 + 4 v, women 6 less,     s = 0.5
+    unbroken_years  years at work without   12 + 4 v, women 5 less,     s = 0.4
                     a break                 for leave taken
     bureau_score    300 to 850              620 + 70 v                  s = 0.35
 """
@@ -58,14 +58,14 @@ FEATURES = [*OLD_NUMBERS, "housing", "unbroken_years", "bureau_score"]
 
 def applicants(n, rng):
     """Return ``n`` applicants, as the module's docstring describes them."""
-    z = 0.25 + rng.normal(size=n)
+    z = rng.normal(size=n)
 
     def view(s):
         return z + s * rng.normal(size=n)
 
     sex = rng.choice(["F", "M"], n)
     housing = view(1.8)
-    years = 12 + 4 * view(0.5) - np.where(sex == "F", 6, 0)
+    years = 12 + 4 * view(0.4) - np.where(sex == "F", 5, 0)
     return pd.DataFrame(
         {
             "sex": sex,
