@@ -22,8 +22,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from mlguard.checks.declaration import Declaration, Item, from_finding, policy_of
 from mlguard.checks.evidence import JudgedModel, Subject
+from mlguard.checks.labels import as_numbers, equal_labels, labelled_rows
 from mlguard.config import AppSettings
-from mlguard.errors import DataError, UsageError
+from mlguard.errors import UsageError
 from mlguard.results import CheckResult, Finding, Measurement, Verdict
 from mlguard.stats.decision import Judgement, judge_non_inferiority, judge_superiority
 from mlguard.stats.interval import Interval
@@ -201,7 +202,11 @@ def compare(
     ours, theirs = candidate.predict(rows), baseline.predict(rows)
     usable, other_usable = np.asarray(ours.valid, bool), np.asarray(theirs.valid, bool)
     both = usable & other_usable
-    flips = int(np.count_nonzero((usable != other_usable) | (both & ~_same(ours, theirs))))
+    flips = int(
+        np.count_nonzero(
+            (usable != other_usable) | (both & ~equal_labels(ours.labels, theirs.labels))
+        )
+    )
     shared: dict[str, Any] = {
         "candidate": candidate.name,
         "baseline": baseline.name,
@@ -230,9 +235,9 @@ def compare(
             classes=len(set(truth.tolist())),
             **shared,
         )
-    numbers = _as_numbers(truth, candidate.target)
-    error = np.abs(numbers - _as_numbers(ours.labels, candidate.name))[both]
-    other_error = np.abs(numbers - _as_numbers(theirs.labels, baseline.name))[both]
+    numbers = as_numbers(truth, whose=candidate.target)
+    error = np.abs(numbers - as_numbers(ours.labels, whose=candidate.name))[both]
+    other_error = np.abs(numbers - as_numbers(theirs.labels, whose=baseline.name))[both]
     gain = other_error - error
     value = float(error.mean()) if both.any() else math.nan
     other = float(other_error.mean()) if both.any() else math.nan
@@ -439,52 +444,3 @@ def _unusable(pair: Comparison, name: str) -> Finding | None:
             hint="mend the baseline, or switch this check off in app.toml",
         )
     return None
-
-
-def labelled_rows(frame: Any, target: str) -> Any:
-    """Return the rows that have a label; the same frame where all have one.
-
-    Raises
-    ------
-    DataError
-        If the target is absent or no row has a label.
-    """
-    from mlguard.checks.evidence import nearest
-
-    if target not in frame.columns:
-        raise DataError(
-            f"the data has no target column {target!r}" + nearest(target, frame.columns),
-            hint='name it: target="y", or [data] target in app.toml',
-        )
-    present = frame[target].notna()
-    if not present.any():
-        raise DataError(f"no row has a label in {target!r}", hint="hand in rows that have one")
-    return frame if present.all() else frame[present]
-
-
-def equal_labels(truth: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Return where two label arrays agree, across storage types, shape (n,)."""
-    import numpy as np
-
-    # Text against numbers would compare as unequal with a warning or as a scalar.
-    return np.fromiter(
-        (one == other for one, other in zip(truth.tolist(), labels.tolist(), strict=True)),
-        dtype=bool,
-        count=len(truth),
-    )
-
-
-def _same(ours: Any, theirs: Any) -> np.ndarray:
-    return equal_labels(ours.labels, theirs.labels)
-
-
-def _as_numbers(values: np.ndarray, whose: str) -> np.ndarray:
-    import numpy as np
-
-    try:
-        return np.asarray(values, dtype=float)
-    except (TypeError, ValueError) as error:
-        raise DataError(
-            f"mean_absolute_error needs numbers, and {whose} holds {values[0]!r}",
-            hint='write metric = "accuracy" in [gate.baseline], or correct [data] target',
-        ) from error

@@ -12,6 +12,7 @@ from __future__ import annotations
 import traceback
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cache
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -115,8 +116,11 @@ class Check(Protocol):
         """Judge one declared item.  A raise becomes ERRORED; it never passes."""
 
 
+@cache
 def families() -> dict[str, Check]:
     """Return the registered families by id, in the order in which a gate runs them.
+
+    Made once per process: a family may keep what is slow to load.
 
     Raises
     ------
@@ -174,7 +178,7 @@ def judge(item: Item, subject: Subject, *, clock: Callable[[], float]) -> CheckR
     try:
         if "raised" in item.parameters:
             raise item.parameters["raised"]  # noqa: TRY301  one place turns raises into results
-        result = families_cache()[item.family].run(item, subject)
+        result = families()[item.family].run(item, subject)
         if not isinstance(result, CheckResult):
             # A plug-in that forgets to return must not pass.
             raise TypeError(  # noqa: TRY301
@@ -194,16 +198,6 @@ def _owned(item: Item, family: str) -> Item:
         hint="ask the author of the plug-in to rename its checks",
     )
     return replace(item, id=f"{family}.{item.id}", parameters={"raised": error})
-
-
-_FAMILIES: dict[str, Check] = {}
-
-
-def families_cache() -> dict[str, Check]:
-    """Return the families, made once per process: they may keep what is slow to load."""
-    if not _FAMILIES:
-        _FAMILIES.update(families())
-    return _FAMILIES
 
 
 def policy_of(

@@ -5,18 +5,18 @@ for its predictions on the same test rows.
 
 Rule 1: a missing label judges nothing.  :meth:`Subject.labelled` says which rows count.
 
-Rule 2: a prediction that is no finite value is never dropped in silence: whoever compares
-predictions with labels goes through :func:`usable`, which says how many there were.
+Rule 2: a prediction that is no finite value is never dropped in silence: ``valid`` of an answer
+says which they are, and a check that meets one fails the candidate.
 """
 
 from __future__ import annotations
 
-import difflib
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from mlguard.checks.labels import finite, nearest
 from mlguard.config import AppSettings, ProjectSettings
 from mlguard.errors import DataError, ModelRunError, UsageError
 
@@ -145,29 +145,6 @@ class JudgedModel:
             return shaped
         labels = np.asarray(answer)
         return _Answer(labels=labels, scores=None, valid=finite(labels))
-
-
-def finite(values: np.ndarray) -> np.ndarray:
-    """Return which values are usable predictions: not missing, not NaN, not infinite."""
-    import numpy as np
-    import pandas as pd
-
-    missing = np.asarray(pd.isna(values))
-    if values.dtype.kind == "f":
-        missing = missing | ~np.isfinite(values)
-    return ~missing
-
-
-def attribute(frame: pd.DataFrame, column: str) -> np.ndarray:
-    """Return a column that tells groups apart, as objects with None for missing."""
-    values = frame[column].astype(object)
-    return values.where(values.notna(), None).to_numpy()
-
-
-def nearest(name: str, known: Any) -> str:
-    """Return ``"; did you mean 'x'?"`` where a known name is close, else nothing."""
-    close = difflib.get_close_matches(name, [str(one) for one in known], n=1)
-    return f"; did you mean {close[0]!r}?" if close else ""
 
 
 class Subject:

@@ -25,7 +25,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mlguard.checks.declaration import Declaration, Item, policy_of
-from mlguard.checks.evidence import Subject, nearest
+from mlguard.checks.evidence import Subject
+from mlguard.checks.labels import nearest
 from mlguard.config import AppSettings, CheckPolicy
 from mlguard.errors import UsageError
 from mlguard.results import Enforcement, Finding, Measurement, Verdict

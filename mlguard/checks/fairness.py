@@ -19,9 +19,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mlguard.checks.baseline import labelled_rows
 from mlguard.checks.declaration import Declaration, Item, from_finding, policy_of
-from mlguard.checks.evidence import JudgedModel, Subject, attribute, nearest
+from mlguard.checks.evidence import JudgedModel, Subject
+from mlguard.checks.labels import as_numbers, attribute, labelled_rows, nearest
 from mlguard.config import Aggregate, AppSettings, FairnessMetric
 from mlguard.errors import DataError, UsageError
 from mlguard.results import CheckResult, Finding, Measurement, Verdict
@@ -233,7 +233,9 @@ def find_gap(model: JudgedModel, frame: Any, *, by: str, rule: GapRule) -> Findi
         }
         return _unusable(rule, model, by, int(unusable.sum()), shares)
     if rule.metric == "mean_absolute_error":
-        errors = np.abs(_numbers(truth) - _numbers(answers.labels))
+        errors = np.abs(
+            as_numbers(truth, whose=model.target) - as_numbers(answers.labels, whose=model.name)
+        )
         losses = {name: errors[codes == place] for place, name in enumerate(names)}
         judged = rule.judge(losses, family_error=rule.family_error)
         return _finding(rule, by, judged, positive="", classes=0)
@@ -400,15 +402,3 @@ def _unusable(
             for name, (value, n) in shares.items()
         ),
     )
-
-
-def _numbers(values: np.ndarray) -> np.ndarray:
-    import numpy as np
-
-    try:
-        return np.asarray(values, dtype=float)
-    except (TypeError, ValueError) as error:
-        raise DataError(
-            f"mean_absolute_error needs numbers, and there is {values[0]!r}",
-            hint="write another metric in [gate.fairness]",
-        ) from error

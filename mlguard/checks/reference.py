@@ -28,8 +28,8 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
-from mlguard.checks.baseline import equal_labels
-from mlguard.checks.evidence import Subject, attribute
+from mlguard.checks.evidence import Subject
+from mlguard.checks.labels import attribute, equal_labels
 from mlguard.errors import ModelRunError
 
 if TYPE_CHECKING:

@@ -154,7 +154,7 @@ def run_gate(
 def _command(root: Path, app: str, journal: Path) -> list[str]:
     places = [f"serving/{app}/app.toml"]
     if (root / "checks" / app).is_dir():
-        places.insert(0, f"checks/{app}")
+        places.append(f"checks/{app}")
     return [
         sys.executable,
         "-P",  # the project's folder is no place to import from
@@ -241,9 +241,9 @@ class _Run:
         return None
 
     def _progress(self, name: str, verdict: Verdict | None) -> Progress:
-        return Progress(
-            name=name, verdict=verdict, done=len(self.reported), total=len(self.planned)
-        )
+        # A result comes just before its item is done.
+        done = len(self.reported) + (verdict is not None)
+        return Progress(name=name, verdict=verdict, done=done, total=len(self.planned))
 
     def results(self) -> list[CheckResult]:
         """Return the results, with one ERRORED for whatever should have reported and did not."""

@@ -21,7 +21,8 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
-from mlguard.checks.evidence import Subject, nearest
+from mlguard.checks.evidence import Subject
+from mlguard.checks.labels import nearest
 from mlguard.results import Finding, Measurement, Verdict
 from mlguard.stats.multiplicity import bonferroni
 from mlguard.stats.proportions import newcombe_difference, wilson_interval

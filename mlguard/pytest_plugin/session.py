@@ -269,8 +269,10 @@ class GateSession:
 
 
 def _named(result: CheckResult, item: pytest.Item) -> CheckResult:
-    """Say in a result which function asked for it."""
-    return dataclasses.replace(result, details={**result.details, "test": item.nodeid})
+    """Say in a result which function asked for it, so that no two results share a name."""
+    subject = f"{result.subject} in {item.name}" if result.subject else item.name
+    details = {**result.details, "test": item.nodeid}
+    return dataclasses.replace(result, subject=subject, details=details)
 
 
 def _of_function(
