@@ -20,11 +20,21 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mlguard.config import AppSettings, ProjectSettings, find_root, load_app, load_project
+from mlguard.config import (
+    AppSettings,
+    ProjectSettings,
+    find_root,
+    load_app,
+    load_project,
+    parse_duration,
+)
 from mlguard.errors import ConfigError, NotFoundError, RefusedError, UsageError
 
 if TYPE_CHECKING:
+    from mlguard.deploy.history import History
     from mlguard.deploy.outcome import Outcome
+    from mlguard.deploy.replay import Replayed
+    from mlguard.deploy.reporting import Reported
     from mlguard.deploy.status import AppStatus
     from mlguard.registry import Registry, Version
     from mlguard.results import GateDecision
@@ -419,3 +429,120 @@ class Project:
                 app_status(self.registry, one, settings, config_error=problem, now=self.clock())
             )
         return found
+
+    def history(
+        self,
+        name: str | None = None,
+        *,
+        at: str | None = None,
+        verify: bool = False,
+        limit: int = 30,
+    ) -> History:
+        """Return what was done, by whom and why.
+
+        Parameters
+        ----------
+        name : str, optional
+            One app; default all.
+        at : str, optional
+            ISO 8601 time: what served then.
+        verify : bool
+            Check that no entry was edited or deleted.
+        limit : int
+            Newest entries to return.
+        """
+        from mlguard.deploy.history import read_history
+
+        if name is not None:
+            self.app(name)
+        return read_history(self.registry, name, at=at, verify=verify, limit=limit)
+
+    def report(
+        self,
+        name: str,
+        *,
+        window: str = "7d",
+        html: Path | None = None,
+        email: bool = False,
+        progress: Progress = _silent,
+    ) -> Reported:
+        """Write the drift and quality report of a window of live traffic.
+
+        Parameters
+        ----------
+        name : str
+            The app.
+        window : str
+            How far back, e.g. ``"24h"`` or ``"7d"``.
+        html : Path, optional
+            Where it goes; default ``reports/<app>/<day>.html``.
+        email : bool
+            Mail it as well.
+        progress : callable, optional
+            Told in one line what is going on.
+        """
+        from mlguard.deploy.reporting import mail_report, make_report, report_path
+
+        settings = self.app(name)
+        try:
+            length = parse_duration(window)
+        except ValueError as error:
+            raise UsageError(f"{window!r} is no window: {error}") from error
+        now = self.clock()
+        made = make_report(
+            self.settings,
+            settings,
+            self.registry,
+            since=now - length,
+            until=now,
+            now=now,
+            html=Path(html).resolve() if html else report_path(self.settings, name, now),
+            progress=progress,
+        )
+        return mail_report(self.settings, self.registry, made) if email else made
+
+    # --- traffic -------------------------------------------------------------------------
+
+    def replay(
+        self,
+        name: str,
+        data: str,
+        *,
+        url: str = "http://127.0.0.1:1337",
+        rate: float = 0,
+        labels: bool = True,
+        progress: Progress = _silent,
+    ) -> Replayed:
+        """Send the rows of a file, and their labels, to a running server.
+
+        Parameters
+        ----------
+        name : str
+            The app.
+        data : str
+            CSV or Parquet file, or fsspec URL.
+        url : str
+            The server.
+        rate : float
+            Rows a second; 0: as fast as it goes.
+        labels : bool
+            Whether to send each row's target as its label.
+        progress : callable, optional
+            Told in one line how far it is.
+        """
+        from mlguard.client import Client
+        from mlguard.deploy.replay import replay
+
+        settings = self.app(name)
+        active = self.registry.app(name).active
+        if active is None:
+            raise RefusedError(
+                f"nothing serves {name}, so there is nobody to ask",
+                hint=f"mlguard deploy {name}",
+                app=name,
+            )
+        features = [one["name"] for one in active.manifest["input_schema"]["features"]]
+        with Client(url) as client:
+            return replay(
+                settings, data, features, client, rate=rate, labels=labels, progress=progress
+            )

@@ -12,9 +12,12 @@ def main() -> None:
     so even an import error must not escape.
     """
     try:
-        from mlguard.cli import deploying, looking, moving, running, starting  # noqa: F401  they add their commands
+        from mlguard.cli import deploying, looking, moving, running, starting
         from mlguard.cli.app import app
 
+        # Importing a module of commands adds them.
+        for commands in (deploying, looking, moving, running, starting):
+            assert commands.app is app
         app()
     except Exception as error:  # noqa: BLE001  the outermost boundary
         sys.stderr.write(f"mlguard: {type(error).__name__}: {error}\n")

@@ -2,14 +2,29 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 import mlguard
 
+
+class _Story(TyperGroup):
+    """Lists the commands in the order in which people meet them."""
+
+    ORDER = ("init", "demo", "up", "check", "deploy", "serve", "status", "history", "report")
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        """Return the commands' names, the known ones first."""
+        names = super().list_commands(ctx)
+        first = [name for name in self.ORDER if name in names]
+        return first + [name for name in names if name not in first]
+
+
 app = typer.Typer(
     name="mlguard",
+    cls=_Story,
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode=None,  # plain help: fits any screen, and loads in a fifth of the time
@@ -18,7 +33,7 @@ app = typer.Typer(
 )
 
 
-def _version(wanted: bool) -> None:  # noqa: FBT001  typer passes the option's value
+def _version(wanted: bool) -> None:
     if wanted:
         typer.echo(f"mlguard {mlguard.__version__}")
         raise typer.Exit
@@ -26,7 +41,7 @@ def _version(wanted: bool) -> None:  # noqa: FBT001  typer passes the option's v
 
 @app.callback()
 def main(
-    version: Annotated[  # noqa: ARG001  eager: handled by its callback
+    version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
     ] = False,
 ) -> None:

@@ -62,7 +62,7 @@ def deploy(
     quiet: options.Quiet = False,
     no_color: options.NoColor = False,
 ) -> None:
-    """Put a candidate through the gate and, if it passes, make it live."""
+    """Judge a candidate and, if it passes, make it live."""
     with session("deploy", project=project, json=json, quiet=quiet, no_color=no_color) as run:
         with run.steps(f"deploying {name}") as steps:
             outcome = run.project.deploy(

@@ -20,7 +20,7 @@ def status(
     quiet: options.Quiet = False,
     no_color: options.NoColor = False,
 ) -> None:
-    """Say what serves, since when and why; what is watched; what a rollback would do."""
+    """Say what serves, since when and why, and what is watched."""
     with session("status", project=project, json=json, quiet=quiet, no_color=no_color) as run:
         found = run.project.status(name)
         from mlguard.cli.status import status_document, status_lines
@@ -46,7 +46,7 @@ def history(
     quiet: options.Quiet = False,
     no_color: options.NoColor = False,
 ) -> None:
-    """Show what was done to an app, by whom and why, the newest last."""
+    """Show what was done, by whom and why."""
     with session("history", project=project, json=json, quiet=quiet, no_color=no_color) as run:
         found = run.project.history(name, at=at, verify=verify, limit=limit)
         from mlguard.cli.status import history_document, history_lines
@@ -72,7 +72,7 @@ def report(
     quiet: options.Quiet = False,
     no_color: options.NoColor = False,
 ) -> None:
-    """Write the drift and quality report of a window of live traffic."""
+    """Write the drift and quality report of live traffic."""
     with session("report", project=project, json=json, quiet=quiet, no_color=no_color) as run:
         with run.steps(f"reporting on {name}") as steps:
             made = run.project.report(name, window=window, html=html, email=email, progress=steps)

@@ -56,7 +56,7 @@ def rollback(
     quiet: options.Quiet = False,
     no_color: options.NoColor = False,
 ) -> None:
-    """Go back to the version that was confirmed before the one that serves now."""
+    """Go back to the version confirmed before this one."""
     _move(
         "rollback",
         lambda guarded: guarded.rollback(
@@ -83,7 +83,7 @@ def block(
     quiet: options.Quiet = False,
     no_color: options.NoColor = False,
 ) -> None:
-    """Answer the default output instead of the model, until `unblock`."""
+    """Answer the default output, until `unblock`."""
     _move(
         "block",
         lambda guarded: guarded.block(name, reason=reason),
@@ -103,7 +103,7 @@ def unblock(
     quiet: options.Quiet = False,
     no_color: options.NoColor = False,
 ) -> None:
-    """Let the active version answer again after `block`."""
+    """Let the active version answer again."""
     _move(
         "unblock",
         lambda guarded: guarded.unblock(name, reason=reason),
@@ -146,7 +146,7 @@ def resume(
     quiet: options.Quiet = False,
     no_color: options.NoColor = False,
 ) -> None:
-    """Lift the holds of an app, also the one that an automatic rollback has set."""
+    """Lift every hold of an app."""
     _move(
         "resume",
         lambda guarded: guarded.resume(name, reason=reason),

@@ -29,7 +29,7 @@ def up(
     quiet: options.Quiet = False,
     no_color: options.NoColor = False,
 ) -> None:
-    """Train what is missing, deploy every app through its gate, serve and watch them."""
+    """Deploy every app through its gate, serve and watch."""
     with session("up", project=project, json=False, quiet=quiet, no_color=no_color) as run:
         from mlguard.cli.serving import check_port
         from mlguard.cli.terminal import outcome_lines
@@ -54,7 +54,7 @@ def serve(
     quiet: options.Quiet = False,
     no_color: options.NoColor = False,
 ) -> None:
-    """Serve what the registry says is live, and watch it."""
+    """Serve what is live, and watch it."""
     with session("serve", project=project, json=False, quiet=quiet, no_color=no_color) as run:
         _serve(run, host=host, port=port, monitors=monitors)
 
@@ -96,7 +96,7 @@ def replay(
     quiet: options.Quiet = False,
     no_color: options.NoColor = False,
 ) -> None:
-    """Send the rows of a file, and their labels, to a running server."""
+    """Send rows and labels from a file to a server."""
     with session("replay", project=project, json=json, quiet=quiet, no_color=no_color) as run:
         with run.steps(f"replaying to {name}") as steps:
             done = run.project.replay(

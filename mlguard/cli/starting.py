@@ -87,7 +87,7 @@ def demo(
     quiet: options.Quiet = False,
     no_color: options.NoColor = False,
 ) -> None:
-    """See it all in under 90 seconds: gate, drift, rollback, report, mail."""
+    """See the whole story, in a temporary folder."""
     with session("demo", project=keep, json=False, quiet=quiet, no_color=no_color) as run:
         from mlguard.cli.demo import tell
 

@@ -152,7 +152,8 @@ def gate_lines(decision: GateDecision) -> list[Line]:
         families.setdefault(one.family, []).append(one)
     for family, results in families.items():
         lines += _family_lines(family.replace("_", " "), results)
-    lines += [[(text, "dim")] for item in decision.not_applicable for text in indented(item, 4, 2)]
+    for item in decision.not_applicable:
+        lines += [[(text, "dim")] for text in indented(f"– {item}", FAMILY + 2, 2)]
     return lines
 
 
@@ -162,8 +163,12 @@ def _family_lines(family: str, results: Sequence[CheckResult]) -> list[Line]:
     lines: list[Line] = []
     label = f"  {family:<{FAMILY}}"
     if well:
-        passed = sum(one.verdict is Verdict.PASSED for one in well)
-        lines.append([(label, ""), ("✓ ", "green"), (f"{passed} of {len(results)}", "")])
+        skipped = sum(one.verdict is Verdict.SKIPPED for one in well)
+        text = f"{len(well) - skipped} of {len(results) - skipped}"
+        if skipped:
+            text += f", {skipped} skipped"
+        mark: Piece = ("✓ ", "green") if len(well) > skipped else ("– ", "dim")
+        lines.append([(label, ""), mark, (text, "")])
         label = " " * len(label)
     for one in sorted(rest, key=lambda one: -one.verdict.severity):
         lines += finding_lines(one, label)

@@ -14,9 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from mlguard.checks.journal import error_from_json, error_to_json
 from mlguard.config import AppSettings, ProjectSettings, load_app, load_project
-from mlguard.errors import MlguardError, ModelFileError, ModelRunError
+from mlguard.errors import ModelFileError, ModelRunError
 from mlguard.models.bundle import Manifest
 from mlguard.models.isolation import run_in_child
 
@@ -73,33 +72,20 @@ def inspect_candidate(project: ProjectSettings, settings: AppSettings, file: Pat
         memory_mib=settings.model.memory_mib,
         wall_s=60 + settings.model.wall_limit_s,
     )
-    if "error" in answer:
-        raise error_from_json(answer["error"])
     return Candidate(
         manifest=Manifest.from_json(answer["manifest"]), file=file, load_s=answer["load_s"]
     )
 
 
 def describe(payload: Mapping[str, str]) -> dict[str, Any]:
-    """Describe the model of a payload; runs in the child process.
-
-    An error that mlguard can explain is returned, not raised: it is about the caller's files,
-    not about the child.
-    """
-    try:
-        return _describe(
-            load_app(load_project(payload["root"]), payload["app"]), Path(payload["file"])
-        )
-    except MlguardError as error:
-        return {"error": error_to_json(error)}
-
-
-def _describe(settings: AppSettings, file: Path) -> dict[str, Any]:
+    """Describe the model of a payload; runs in the child process."""
     from mlguard.data.frames import read_frame, select_columns
     from mlguard.models.formats import load_model
     from mlguard.models.predictor import Predictor
     from mlguard.models.schema import input_schema
 
+    settings = load_app(load_project(payload["root"]), payload["app"])
+    file = Path(payload["file"])
     data = settings.data
     frame = read_frame(settings.path(data.test), missing_values=data.missing_values)
     wanted = [one for one in (data.target, *data.sensitive, data.time, data.id) if one]

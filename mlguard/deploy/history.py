@@ -64,7 +64,7 @@ def read_history(
         If the time cannot be read, or is asked about without an app.
     """
     moment = None if at is None else _moment(at)
-    events = registry.events(app)
+    events = sorted(registry.events(app), key=lambda one: one.seq)
     served = None
     if moment is not None:
         if app is None:

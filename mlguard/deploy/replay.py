@@ -52,11 +52,9 @@ class Replayed:
     def lines(self) -> tuple[str, ...]:
         """What happened, in a sentence."""
         rate = self.rows / self.duration_s if self.duration_s > 0 else math.inf
-        return (
-            f"Sent {self.rows:,} rows and {self.labels:,} labels to {self.app} in "
-            f"{self.duration_s:.1f} s ({rate:,.0f} rows a second); {self.defaults:,} answers "
-            "were the default output.",
-        )
+        sent = f"Sent {self.rows:,} rows and {self.labels:,} labels to {self.app}"
+        pace = f"in {self.duration_s:.1f} s ({rate:,.0f} rows a second)"
+        return (f"{sent} {pace}; {self.defaults:,} answers were the default output.",)
 
     def to_json(self) -> dict[str, Any]:
         """Return the document that ``--json`` prints."""
@@ -138,7 +136,8 @@ def replay(
 def _groups(frame: pd.DataFrame, size: int) -> Iterator[list[dict[str, Any]]]:
     for start in range(0, len(frame), size):
         part = frame.iloc[start : start + size].astype(object)
-        yield part.where(part.notna(), None).to_dict("records")
+        rows = part.where(part.notna(), None).to_dict("records")
+        yield [{str(name): value for name, value in row.items()} for row in rows]
 
 
 def _predict(

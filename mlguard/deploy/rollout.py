@@ -24,11 +24,13 @@ import mlguard
 from mlguard.checks.runner import Progress as GateStep
 from mlguard.checks.runner import run_gate
 from mlguard.config import AppSettings, ProjectSettings
+from mlguard.data.frames import file_digest
 from mlguard.deploy.candidate import Candidate, inspect_candidate
 from mlguard.deploy.fingerprints import data_digest, policy_digest
 from mlguard.deploy.outcome import Outcome
 from mlguard.deploy.training import Progress
 from mlguard.errors import ConflictError, ModelRunError, PendingError, RefusedError
+from mlguard.models.bundle import Manifest
 from mlguard.registry import AppState, Evidence, Operation, Registry, State, Version
 from mlguard.results import GateDecision, Verdict
 from mlguard.wording import duration, rfc3339
@@ -123,8 +125,7 @@ class Rollout:
             For everything that is not a verdict: a file that is no model, a quarantined
             digest, a deployment by somebody else, a server that cannot load the version.
         """
-        self.progress(f"loading {request.model.name} in a process of its own")
-        candidate = inspect_candidate(self.project, self.settings, request.model)
+        candidate = self._candidate(request.model)
         if request.dry_run:
             return self._dry_run(request)
         state = self.registry.app(self.app)
@@ -151,6 +152,19 @@ class Rollout:
         if request.wait:
             after = self._wait_until_confirmed(version)
         return self._promoted(version, before, after, decision, reused=reused)
+
+    def _candidate(self, model: Path) -> Candidate:
+        """Describe the candidate; bytes that a version holds already are not loaded again."""
+        if model.is_file():
+            sha256 = file_digest(str(model))
+            for version in self.registry.versions(self.app):
+                if version.state in (State.REGISTERED, State.BROKEN):
+                    continue
+                manifest = Manifest.from_json(version.manifest)
+                if manifest.model_sha256 == sha256 and _declared_alike(manifest, self.settings):
+                    return Candidate(manifest=manifest, file=model, load_s=0.0)
+        self.progress(f"loading {model.name} in a process of its own")
+        return inspect_candidate(self.project, self.settings, model)
 
     # --- before the gate -----------------------------------------------------------------
 
@@ -213,13 +227,12 @@ class Rollout:
                 hint="wait for that deployment, or type --replace-candidate",
                 app=self.app,
             )
-        if version.state is not State.STANDBY:
-            version = self.registry.mark(
-                version.id,
-                State.VERIFIED,
-                reason=f"loaded in {candidate.load_s:.1f} s and answered the same twice",
-            )
-        return version
+        if version.state in (State.VERIFIED, State.STANDBY):
+            return version
+        reason = "deployed again"
+        if candidate.load_s:
+            reason = f"loaded in {candidate.load_s:.1f} s and answered the same twice"
+        return self.registry.mark(version.id, State.VERIFIED, reason=reason)
 
     # --- the gate ------------------------------------------------------------------------
 
@@ -442,6 +455,20 @@ def state_fields(registry: Registry, state: AppState) -> dict[str, Any]:
         },
         "rollback_target": targets[0].name if targets else None,
     }
+
+
+def _declared_alike(manifest: Manifest, settings: AppSettings) -> bool:
+    """Return whether app.toml still says of a model what it said when this was registered."""
+    features = settings.data.features
+    schema = manifest.schema
+    return (
+        manifest.thresholds == settings.model.thresholds
+        and manifest.task == settings.app.task
+        and manifest.allow_pickle == settings.model.allow_pickle
+        and list(manifest.trusted_types) == settings.model.trusted_types
+        and schema.input == settings.app.input
+        and features in ([], list(schema.names))
+    )
 
 
 def _state_after_gate(decision: GateDecision) -> State:
