@@ -42,6 +42,8 @@ ALERT_AFTER_WARNED = 3
 #: Windows in a row that had enough rows and gave no verdict before a monitor is called blind.
 BLIND_AFTER = 3
 
+#: Verdicts that say something about the version.
+DECIDED = (Verdict.PASSED, Verdict.WARNED, Verdict.FAILED)
 _IN_ORDER = (Verdict.PASSED, Verdict.SKIPPED, Verdict.WARNED)
 
 
