@@ -29,6 +29,8 @@ from mlguard.stats.interval import FloatArray, Interval, Side, tail_error
 #: Largest share of the wealth that one bet may lose.
 MOST_AT_STAKE = 0.75
 _BISECTIONS = 40
+#: A mean this small is not divided by.
+_NOTHING = 1e-12
 
 
 def betting_interval(
@@ -120,7 +122,9 @@ def _lower_bound(x: FloatArray, error: float) -> float:
         return bool(wealth.max() >= goal)
 
     out, kept = 0.0, float(x.mean())
-    if kept == 0.0 or ruled_out(kept):
+    if kept < _NOTHING:
+        return 0.0
+    if ruled_out(kept):
         return kept
     for _ in range(_BISECTIONS):
         middle = (out + kept) / 2

@@ -291,8 +291,8 @@ def pair_rows_to_tell(
 def least_rows(power: Callable[[int], float]) -> int | None:
     """Return the smallest sample size with enough power, rounded up to two digits.
 
-    Power rises with the sample size but for the steps of counting, so bisection in the
-    logarithm is near enough to be told to people as "about".
+    Power rises with the sample size but for the steps of counting, so bisection finds a size
+    that is near the least one, and what is told is a size that has the power itself.
 
     Parameters
     ----------
@@ -316,7 +316,10 @@ def least_rows(power: Callable[[int], float]) -> int | None:
         # In the logarithm while the bounds are far apart, by halves when they are near.
         middle = math.isqrt(few * enough) if enough > 4 * few else (few + enough) // 2
         few, enough = (few, middle) if power(middle) >= POWER else (middle, enough)
-    return two_digits(enough)
+    told = two_digits(enough)
+    while power(told) < POWER:
+        told = two_digits(told + 1)
+    return told
 
 
 def two_digits(n: int) -> int:
