@@ -18,6 +18,7 @@ In-Reply-To and References, and by a subject whose part outside brackets never c
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import json
 import re
@@ -278,24 +279,25 @@ def _template() -> jinja2.Template:
     environment = jinja2.Environment(
         loader=loader, autoescape=True, undefined=jinja2.StrictUndefined
     )
+    environment.filters["together"] = _together
     return environment.get_template("mail.html.j2")
+
+
+def _together(text: str) -> str:
+    """Keep a number with its sign and unit on one line: no break in ``n = 640``."""
+    return re.sub(r"(?<=\bn) = (?=[\d–])", "\u00a0=\u00a0", text)
 
 
 def html_part(notice: Notice, pictures: Sequence[_Placed], now: float) -> str:
     """Return the HTML of a notice; a table that makes it too large is cut, and says so."""
     footer = " ".join(part for part in (_footer(notice, now), _late(notice, now)) if part)
-    label = notice.state.capitalize() if notice.state.isupper() else notice.state
-    if notice.incident is not None:
-        label += f", incident {notice.incident}"
+    label = notice.label
     text = _template().render(notice=notice, pictures=pictures, footer=footer, label=label)
-    if len(text.encode()) > MAX_HTML:
-        import dataclasses
-
-        rows = len(notice.table)
-        short = dataclasses.replace(
-            notice, table=notice.table[: rows // 2], more_rows=notice.more_rows + rows - rows // 2
-        )
-        return html_part(short, pictures, now) if rows else text[:0]
+    if len(text.encode()) > MAX_HTML and notice.table:
+        kept = len(notice.table) // 2
+        more = notice.more_rows + len(notice.table) - kept
+        short = dataclasses.replace(notice, table=notice.table[:kept], more_rows=more)
+        return html_part(short, pictures, now)
     return text
 
 

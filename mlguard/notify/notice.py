@@ -98,6 +98,13 @@ class Notice:
         return f"[{self.state}] {self.identity}"
 
     @property
+    def label(self) -> str:
+        """What kind of message it is, to stand above the headline."""
+        words = {"rolled_back": "Rolled back", "alert": "Over its limit", "test": "Test"}
+        text = words.get(self.kind, self.kind.replace("_", " ").capitalize())
+        return text if self.incident is None else f"{text} · incident {self.incident}"
+
+    @property
     def mark(self) -> str:
         """Shape beside the headline, so that colour is never alone."""
         return {"failed": "✗", "warned": "!", "passed": "✓", "undecided": "?"}[self.tone]
@@ -207,17 +214,17 @@ class _Facts:
 
 
 def _because(facts: _Facts) -> str:
-    reason = facts.text("reason")
+    """Say why with the number: the words that were given have it, or get it."""
+    said = facts.text("why", 1200) or facts.text("reason", 1200)
     measured = facts.measured
-    if facts.check and measured:
-        sentence = f"{facts.check} on {facts.source or 'the live version'}: {measured}."
-        return f"{sentence} {reason}".strip() if reason and reason not in sentence else sentence
-    return reason or (f"{facts.check} failed." if facts.check else "")
+    if measured and not re.search(r"\d\.\d", said):
+        said = f"{facts.check or 'measured'} on {facts.source or 'what serves'}: {measured}. {said}"
+    return _sentence(said.strip() or (f"{facts.check} failed" if facts.check else ""))
 
 
 def _rolled_back(facts: _Facts) -> dict[str, str]:
     source, target = facts.source or "the live version", facts.target or "the version before"
-    hold = (
+    after = (
         f"{source} is quarantined: the same bytes will not be deployed again. "
         f"New deploys of {facts.app} are held."
         if facts.automatic
@@ -227,7 +234,7 @@ def _rolled_back(facts: _Facts) -> dict[str, str]:
     return {
         "state": f"ROLLED BACK {source} → {target}",
         "headline": f"{facts.app} was rolled back from {source} to {target}.",
-        "did": f"mlguard switched all traffic from {source} to {target} in one step. {hold}",
+        "did": f"mlguard switched all traffic from {source} to {target} in one step. {after}",
         "next": f"See what led to it, fix {source}, then deploy the fix as a new version"
         + (" (it lifts the hold):" if resolves else ":"),
         "command": f"mlguard deploy {facts.app}{resolves}",
@@ -235,16 +242,25 @@ def _rolled_back(facts: _Facts) -> dict[str, str]:
 
 
 def _default_output(facts: _Facts) -> dict[str, str]:
-    return {
+    said = {
         "state": "DEFAULT OUTPUT",
         "headline": f"{facts.app} answers with its default output.",
         "serves": f"No model serves {facts.app}: every request gets the default output "
         "and says so.",
+    }
+    if not facts.automatic:
+        return said | {
+            "did": f"mlguard sends every request of {facts.app} the default output until "
+            "somebody unblocks it.",
+            "next": "To let the model answer again:",
+            "command": f'mlguard unblock {facts.app} --reason "…"',
+        }
+    resolves = f" --resolves {facts.incident}" if facts.incident else ""
+    return said | {
         "did": f"mlguard took {facts.source or 'the live version'} out of traffic; "
-        "there was no version to go back to.",
+        "there was no version to go back to. New deploys are held.",
         "next": "A human is needed. See what happened, then deploy a version that passes:",
-        "command": f"mlguard deploy {facts.app}"
-        + (f" --resolves {facts.incident}" if facts.incident else ""),
+        "command": f"mlguard deploy {facts.app}{resolves}",
     }
 
 
@@ -260,11 +276,12 @@ def _frozen(facts: _Facts) -> dict[str, str]:
 
 
 def _alert(facts: _Facts) -> dict[str, str]:
-    what = facts.check or "a monitor"
     version = f" on {facts.version}" if facts.version else ""
     return {
         "state": "FIRING",
-        "headline": f"{what} of {facts.app} is over its limit{version}.",
+        "headline": f"{facts.check} of {facts.app} is over its limit{version}."
+        if facts.check
+        else f"{facts.app} needs a look{version}.",
         "did": "mlguard opened an incident. No traffic was moved.",
         "next": "Look at the window that failed:",
         "command": f"mlguard report {facts.app}",
@@ -272,9 +289,15 @@ def _alert(facts: _Facts) -> dict[str, str]:
 
 
 def _cleared(facts: _Facts) -> dict[str, str]:
+    if facts.target and facts.incident is not None:
+        headline = f"{facts.target} resolves incident {facts.incident} of {facts.app}."
+    elif facts.target:
+        headline = f"{facts.app} answers with {facts.target} again."
+    else:
+        headline = f"{facts.check or 'The incident'} of {facts.app} is back within its limit."
     return {
         "state": "CLEARED",
-        "headline": f"{facts.check or 'The incident'} of {facts.app} is back within its limit.",
+        "headline": headline,
         "did": "mlguard closed the incident.",
         "next": "Nothing is needed. The history has the whole story:",
         "command": f"mlguard history {facts.app}",
@@ -282,15 +305,17 @@ def _cleared(facts: _Facts) -> dict[str, str]:
 
 
 def _refused(facts: _Facts) -> dict[str, str]:
-    candidate = facts.text("candidate", 64) or facts.target or facts.source or "A candidate"
+    candidate = facts.text("candidate", 64) or facts.version or facts.target or "A candidate"
+    onward = facts.text("next")
     return {
         "state": "REFUSED",
         "headline": f"{candidate} was refused for {facts.app}.",
-        "serves": f"{facts.text('active', 64) or 'The version before'} keeps serving. "
-        "Nothing was changed.",
+        "serves": f"{facts.text('active', 64)} keeps serving. Nothing was changed."
+        if facts.text("active", 64)
+        else "What serves was not changed.",
         "did": "mlguard kept the evidence and moved no traffic.",
-        "next": "See which checks said no, with their numbers:",
-        "command": f"mlguard check {facts.app}",
+        "next": "Start here:" if onward else "See which checks said no, with their numbers:",
+        "command": onward if onward.startswith("mlguard ") else f"mlguard check {facts.app}",
     }
 
 
@@ -374,7 +399,7 @@ def notice(kind: str, facts: Mapping[str, Any], *, topic: str = "") -> Notice:
     known = _Facts(kind, facts)
     tone, words = _WORDS.get(kind, ("undecided", _any))
     said = {"serves": known.serving, "why": _because(known), **words(known)}
-    said |= _given(known)
+    said |= _given(known, said)
     if kind == "report" and facts.get("verdict") in ("failed", "warned", "passed"):
         tone = facts["verdict"]
     table, more = _table(facts)
@@ -401,35 +426,32 @@ def notice(kind: str, facts: Mapping[str, Any], *, topic: str = "") -> Notice:
     )
 
 
-def _given(facts: _Facts) -> dict[str, str]:
-    """Return the answers that the facts give themselves, as sentences.
+def _given(facts: _Facts, own: Mapping[str, str]) -> dict[str, str]:
+    """Return the answers that the facts give themselves.
 
-    ``did`` may be a clause whose subject is mlguard; ``next`` may be a command.
+    Whoever decides says ``did`` in a clause and ``next`` as a command, for the audit trail and
+    the terminal; where this module has a whole sentence for the kind, the sentence is better.
     """
     given = {
         "headline": facts.text("happened", 1200),
-        "serves": facts.text("serves", 1200),
-        "why": facts.text("why", 1200),
-        "did": facts.text("did", 1200),
-        "next": facts.text("next", 1200),
+        "serves": _sentence(facts.text("serves", 1200)),
         "command": facts.text("command", 400),
     }
-    if given["did"][:1].islower() and not given["did"].startswith("mlguard"):
-        given["did"] = f"mlguard {given['did']}"
-    if given["next"].startswith("mlguard "):
-        given |= {"command": given["command"] or given["next"], "next": ""}
-    elif given["next"] and not given["command"]:
-        # The command that belongs to our own words does not belong to theirs.
-        return {key: text for key, text in given.items() if text} | {"command": ""}
-    return {
-        key: _sentence(text) if key in ("why", "did", "serves") else text
-        for key, text in given.items()
-        if text
-    }
+    did, onward = facts.text("did", 1200), facts.text("next", 1200)
+    if did[:1].isupper() or did.startswith("mlguard ") or not own.get("did"):
+        given["did"] = _sentence(did if not did[:1].islower() else f"mlguard {did}")
+    if onward.startswith("mlguard "):
+        if not own.get("command"):
+            given["command"] = given["command"] or onward
+    elif onward:
+        given["next"] = onward
+    found = {key: text for key, text in given.items() if text}
+    # The command of our own words does not belong to somebody else's.
+    return found if "next" not in found else {"command": "", **found}
 
 
 def _sentence(text: str) -> str:
-    return text if text.endswith((".", "!", "?", "…", ":")) else f"{text}."
+    return text if not text or text.endswith((".", "!", "?", "…", ":")) else f"{text}."
 
 
 def _identity(facts: _Facts, topic: str) -> str:

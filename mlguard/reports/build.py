@@ -198,7 +198,7 @@ def _performance(
 def marks_of(events: Iterable[Event]) -> tuple[Mark, ...]:
     """Return what a time axis shows of the audit trail: moves and incidents, oldest first."""
     marks = []
-    for one in sorted(events, key=lambda event: event.at):
+    for one in sorted(events, key=lambda event: (event.at, event.seq)):
         if one.kind == "promoted":
             marks.append(Mark(at=one.at, label=one.version))
         elif one.kind == "rolled_back":

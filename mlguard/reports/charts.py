@@ -297,21 +297,21 @@ _MARK_STYLE: dict[str, tuple[str, Any, str]] = {
 
 def _marks(axes: Axes, marks: Sequence[Mark], style: Style) -> None:
     """Draw labelled rules; a label that would cover the one before goes one line down."""
-    span = axes.get_xlim()[1] - axes.get_xlim()[0] or 1.0
+    left, right = axes.get_xlim()
     ends: dict[int, float] = {}
-    inner = style.width - 64
     for mark in sorted(marks, key=lambda one: one.at):
         color, dash, shape = _MARK_STYLE[mark.kind]
         axes.axvline(mark.at, color=color, linewidth=0.9, linestyle=dash, zorder=1)
         text = shape + printable(mark.label, 28)
-        length = len(text) * style.font * 0.56 / inner * span
-        line = next((row for row in range(3) if ends.get(row, -1e300) <= mark.at), 2)
-        right = mark.at + length > axes.get_xlim()[1]
-        ends[line] = mark.at + (0 if right else length)
+        length = (len(text) * style.font * 0.56 + 6) / (style.width - 64) * (right - left)
+        turned = mark.at + length > right
+        start, end = (mark.at - length, mark.at) if turned else (mark.at, mark.at + length)
+        line = next((row for row in range(3) if ends.get(row, -1e300) <= start), 2)
+        ends[line] = end
         axes.annotate(
             text, (mark.at, 1), xycoords=("data", "axes fraction"),
-            xytext=(-3 if right else 3, -line * style.font * 0.95), textcoords="offset points",
-            va="top", ha="right" if right else "left", color=INK, zorder=4,
+            xytext=(-3 if turned else 3, -line * style.font * 0.95), textcoords="offset points",
+            va="top", ha="right" if turned else "left", color=INK, zorder=4,
             bbox={"facecolor": PAPER, "edgecolor": "none", "pad": 1.0},
         )  # fmt: skip
 

@@ -74,7 +74,7 @@ def _next(view: ReportView, link: str) -> str:
 def _figure(figure: Figure) -> dict[str, Any]:
     return {
         "id": figure.id,
-        "subject": figure.subject,
+        "subject": " on ".join(part for part in (figure.subject, figure.version) if part),
         "verdict": figure.verdict.value,
         "value": figure.value,
         "interval": figure.interval,

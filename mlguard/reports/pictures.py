@@ -23,6 +23,8 @@ KINDS = frozenset({"rolled_back", "default_output", "frozen", "alert", "cleared"
 #: Recorded verdicts of the figure that are drawn.
 POINTS = 60
 MOST = 6
+#: CSS pixels: a phone shows it nearly at its own size.
+WIDTH = 400
 
 
 class Illustrator:
@@ -49,7 +51,7 @@ class Illustrator:
         if not charts and kind in KINDS:
             found = figure_over_time(self._registry, facts)
             charts = [] if found is None else [found]
-        return draw_pictures(charts)
+        return draw_pictures(charts, width=WIDTH)
 
 
 def figure_over_time(registry: Registry, facts: Mapping[str, Any]) -> Chart | None:

@@ -14,7 +14,6 @@ from mlguard.wording import rfc3339
 
 if TYPE_CHECKING:
     from mlguard.registry import Registry
-    from mlguard.registry.records import Event
     from mlguard.reports.view import ReportView
 
 #: Kind of the event that remembers a scheduled report.
@@ -61,14 +60,10 @@ def due(registry: Registry, app: str, schedule: str, now: float) -> tuple[float,
     launched = [one for one in registry.versions(app) if one.activated_at is not None]
     if not launched or min(one.activated_at or now for one in launched) >= period[1]:
         return None
-    reported = next((one for one in reversed(_events(registry, app)) if one.kind == EVENT), None)
-    if reported is not None and float(reported.detail.get("until_s", 0.0)) >= period[1]:
+    reported = registry.events(app, kind=EVENT, limit=1)
+    if reported and float(reported[0].detail.get("until_s", 0.0)) >= period[1]:
         return None
     return period
-
-
-def _events(registry: Registry, app: str) -> list[Event]:
-    return sorted(registry.events(app), key=lambda one: one.seq)
 
 
 def send(registry: Registry, view: ReportView, *, link: str = "", scheduled: bool = False) -> None:

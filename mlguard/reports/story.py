@@ -43,7 +43,7 @@ def tell(
     predictions : int
         Rows answered in the period.
     """
-    held = f" New deploys are held: {holds[0].reason}." if holds else ""
+    held = " New deploys are held." if holds else ""
     if state.active is not None and state.mode.value == "SERVE":
         rolled = next((one for one in events if one.kind == "rolled_back"), None)
         if rolled is not None:

@@ -324,7 +324,7 @@ class ReportView(_Data, frozen=True, kw_only=True):
 
     def to_json(self) -> dict[str, Any]:
         """Return the report as strict JSON values: what is not finite is null."""
-        document: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(self))
+        document = _plain(self)
         return {"schema_version": "1.0", "verdict": self.verdict.value, **document}
 
     @classmethod
@@ -342,10 +342,16 @@ class ReportView(_Data, frozen=True, kw_only=True):
             raise ValueError(f"this is no report: {error}") from error
 
 
+def _plain(value: Any) -> dict[str, Any]:
+    # numpy's numbers are none to msgspec; .item() makes Python's of them.
+    text = msgspec.json.encode(value, enc_hook=lambda one: one.item())
+    document: dict[str, Any] = msgspec.json.decode(text)
+    return document
+
+
 def chart_to_json(chart: Chart) -> dict[str, Any]:
     """Return a chart as strict JSON values, e.g. for the facts of a mail."""
-    document: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(chart))
-    return document
+    return _plain(chart)
 
 
 def chart_from_json(document: dict[str, Any]) -> Chart:
