@@ -23,6 +23,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -50,9 +51,10 @@ INTERVAL_S = 1.0
 RECONCILE_S = 10.0
 #: Old rows are dropped from the log this often.
 PRUNE_S = 3600.0
+#: Whether a report is due is asked this often.
+REPORT_S = 60.0
 #: A stopwatch is stored at least this often.
 _STORE_S = 5.0
-_PERIODS = {"daily": 86400.0, "weekly": 7 * 86400.0}
 
 _log = logging.getLogger(__name__)
 
@@ -65,6 +67,7 @@ class _Moments:
 
     reconciled: float = -float("inf")
     pruned: float = -float("inf")
+    reported: float = -float("inf")
     stored: dict[str, float] = field(default_factory=dict)
 
 
@@ -89,7 +92,8 @@ class Watcher:
     deliver : callable, optional
         Sends what the outbox holds; takes the time and returns what to say of it, if anything.
     report : callable, optional
-        Makes and mails the scheduled report; takes app, since and until.
+        Makes the scheduled report of an app if it is due; takes its settings and the time, and
+        returns what to say of it, if anything.
     replay : callable, optional
         Plays rows to a model; default: in a child process.
     only : str, optional
@@ -106,7 +110,7 @@ class Watcher:
         *,
         monotonic: Callable[[], float] | None = None,
         deliver: Callable[[float], str | None] | None = None,
-        report: Callable[[str, float, float], None] | None = None,
+        report: Callable[[AppSettings, float], str | None] | None = None,
         replay: Replayer | None = None,
         only: str | None = None,
     ) -> None:
@@ -126,6 +130,9 @@ class Watcher:
         self._stamps: dict[str, tuple[int, int]] = {}
         self._complaints: dict[str, str] = {}
         self._stores: dict[str, Labels] = {}
+        # A slow mail server must not delay a rollback: where a loop runs, mail runs beside it.
+        self._helper: ThreadPoolExecutor | None = None
+        self._errand: Future[list[TickEvent]] | None = None
         self.owner = f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
 
     # --- one pass ------------------------------------------------------------------------
@@ -151,6 +158,7 @@ class Watcher:
             events = list(self._tidy(now))
             servers = self.registry.live_servers()
         except RegistryError as error:
+            self._memory.forget()
             return [self._failed("", error, now)]
         for app in self.apps():
             try:
@@ -159,6 +167,8 @@ class Watcher:
                 events.append(TickEvent(at=now, app=app, kind="deferred", summary=error.message))
             # One app's trouble, whatever it is, must not leave the others unwatched.
             except Exception as error:  # noqa: BLE001
+                # What is in memory may be half of what was written.
+                self._memory.forget()
                 events.append(self._failed(app, error, now))
         events += self._send(now)
         return events
@@ -177,8 +187,6 @@ class Watcher:
             if app:
                 with contextlib.suppress(MlguardError):
                     self.registry.record(app, "monitor_error", summary)
-        # What is in memory may be half of what was written.
-        self._memory.forget()
         return TickEvent(at=now, app=app, kind="error", summary=summary)
 
     def _tidy(self, now: float) -> Iterator[TickEvent]:
@@ -186,18 +194,47 @@ class Watcher:
             self._moments.reconciled = now
             for said in self.registry.reconcile():
                 yield TickEvent(at=now, app="", kind="reconciled", summary=said)
+        if not 0 <= now - self._moments.pruned < PRUNE_S:
+            self._moments.pruned = now
+            for app, settings in self._settings.items():
+                self._log.prune(now - settings.log.retention, app)
+
+    # --- mail and reports ----------------------------------------------------------------
 
     def _send(self, now: float) -> Iterator[TickEvent]:
-        if self._deliver is None:
+        """Send mail and make reports: here, or where a loop runs, beside it."""
+        if self._helper is None:
+            yield from self._errands(now)
             return
+        if self._errand is not None:
+            if not self._errand.done():
+                return
+            yield from self._errand.result()
+        self._errand = self._helper.submit(lambda: list(self._errands(now)))
+
+    def _errands(self, now: float) -> Iterator[TickEvent]:
+        if self._report is not None and not 0 <= now - self._moments.reported < REPORT_S:
+            self._moments.reported = now
+            for app, settings in list(self._settings.items()):
+                report = self._report
+                yield from self._errand_of(
+                    app, "report", now, lambda report=report, one=settings: report(one, now)
+                )
+        if self._deliver is not None:
+            deliver = self._deliver
+            yield from self._errand_of("", "delivered", now, lambda: deliver(now))
+
+    def _errand_of(
+        self, app: str, kind: str, now: float, run: Callable[[], str | None]
+    ) -> Iterator[TickEvent]:
         try:
-            said = self._deliver(now)
-        # Mail is somebody else's machine: whatever it raises, watching goes on.
+            said = run()
+        # Mail and drawing are other people's machines: whatever they raise, watching goes on.
         except Exception as error:  # noqa: BLE001
-            yield self._failed("", error, now)
+            yield self._failed(app, error, now)
             return
         if said:
-            yield TickEvent(at=now, app="", kind="delivered", summary=said)
+            yield TickEvent(at=now, app=app, kind=kind, summary=said)
 
     # --- one app -------------------------------------------------------------------------
 
@@ -246,7 +283,6 @@ class Watcher:
         if not moved:
             actor.tidy()
             self._confirm(watch, active, stopwatch, events)
-        self._housekeeping(app, settings, now, events)
         self._complaints.pop(app, None)
         return events
 
@@ -358,28 +394,6 @@ class Watcher:
         if (self._memory.state(key) or {}).get("monitors") != found:
             self._memory.store(key, {"monitors": found})
 
-    def _housekeeping(
-        self, app: str, settings: AppSettings, now: float, events: list[TickEvent]
-    ) -> None:
-        if not 0 <= now - self._moments.pruned < PRUNE_S:
-            self._moments.pruned = now
-            for name in self.apps():
-                known = self._settings.get(name)
-                if known is not None:
-                    self._log.prune(now - known.log.retention, name)
-        period = _PERIODS.get(settings.report.schedule)
-        if self._report is None or period is None:
-            return
-        key = app, 0, 0, "report"
-        last = (self._memory.state(key) or {}).get("at")
-        if last is None or last > now:
-            self._memory.store(key, {"at": now})
-        elif now - last >= period:
-            # Noted first: a report that raises must not be made again every second.
-            self._memory.store(key, {"at": now})
-            self._report(app, last, now)
-            events.append(TickEvent(at=now, app=app, kind="report", summary="report made"))
-
     # --- the loop ------------------------------------------------------------------------
 
     def run_forever(
@@ -401,7 +415,7 @@ class Watcher:
             Is given what happened in each pass in which something did.
         """
         stop = stop or threading.Event()
-        with _signals(stop):
+        with _signals(stop), ThreadPoolExecutor(1, "mlguard-errands") as self._helper:
             while not stop.is_set():
                 try:
                     events = self.tick()
@@ -411,6 +425,7 @@ class Watcher:
                 if events and on_events is not None:
                     on_events(events)
                 stop.wait(interval_s)
+        self._helper = None
         with contextlib.suppress(MlguardError):
             self.registry.give_up_lease(LEASE, self.owner)
 
