@@ -70,6 +70,7 @@ def served(
     model_path: Path | str = "",
     *,
     version: str = "candidate",
+    max_body: int = 8 * 2**20,
     start_s: float = _START_S,
 ) -> Iterator[str]:
     """Serve one version on a free port of the loopback interface; yields the base URL.
@@ -84,6 +85,8 @@ def served(
         The model's file.
     version : str, default "candidate"
         What ``X-MLGuard-Version`` says.
+    max_body : int, default 8 MiB
+        Largest request body, in bytes.
     start_s : float, default 90
         Longest wait for the model to load, in seconds.
 
@@ -102,7 +105,7 @@ def served(
             version_spec = None
             if manifest is not None:
                 version_spec = VersionSpec(1, version, dict(manifest), str(model_path))
-            asyncio.run(running.serve(settings, version_spec, listener, started.set))
+            asyncio.run(running.serve(settings, version_spec, listener, started.set, max_body))
         except BaseException as error:  # noqa: BLE001 - handed to the thread that waits
             running.failure = error
         finally:
@@ -135,6 +138,7 @@ class _Running:
         spec: VersionSpec | None,
         listener: socket.socket,
         on_started: Callable[[], None],
+        max_body: int,
     ) -> None:
         """Load the version, answer until stopped, unload it."""
         metrics = Metrics()
@@ -147,7 +151,7 @@ class _Running:
             active = spec.id if spec is not None else None
             ids.refill((active or 0, 1))
             engine.switch(Route(generation=1, active=active))
-            state = ServerState({settings.name: engine}, {settings.name: feedback}, metrics)
+            state = ServerState({settings.name: engine}, {settings.name: feedback}, metrics, max_body)
             app = create_predict_app(state)
             self._server = QuietServer(app, on_started=on_started, lifespan="off")
             await self._server.serve(sockets=[listener])
