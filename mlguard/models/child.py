@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import errno
 import importlib
 import json
 import math
@@ -21,6 +22,7 @@ import os
 import resource
 import signal
 import sys
+import traceback
 from collections.abc import Callable
 from typing import Any
 
@@ -77,14 +79,28 @@ def _answer(request: dict[str, Any]) -> dict[str, Any]:
     try:
         return {"result": resolve(request["target"])(request["payload"])}
     except MlguardError as error:
-        known = {"message": error.message, "hint": error.hint, "data": error.data}
+        known = {"message": error.message, "hint": error.hint, "data": _plain(error.data)}
         return {"error": {"class": type(error).__name__, **known}}
-    except MemoryError:
-        return {"out_of_memory": True}
     # The target runs a model: it may raise anything, SystemExit too.
     except BaseException as error:  # noqa: BLE001
+        traceback.print_exc()
+        if _is_out_of_memory(error):
+            return {"out_of_memory": True}
         why = str(error).strip().partition("\n")[0]
         return {"raised": f"{type(error).__name__}: {why}" if why else type(error).__name__}
+
+
+def _plain(data: dict[str, Any]) -> dict[str, Any]:
+    """Return an error's facts as JSON values."""
+    facts: dict[str, Any] = json.loads(json.dumps(data, default=str))
+    return facts
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    """Tell a failed allocation by whatever name it comes: libraries fail to load, too."""
+    if isinstance(error, MemoryError) or getattr(error, "errno", None) == errno.ENOMEM:
+        return True
+    return isinstance(error, ImportError) and "failed to map" in str(error)
 
 
 def main() -> None:
@@ -93,8 +109,12 @@ def main() -> None:
     die_with_parent(request["parent"])
     limit_process(memory_mib=request["memory_mib"], cpu_s=request["cpu_s"])
     answer = _answer(request)
+    try:
+        text = json.dumps(answer)
+    except (TypeError, ValueError) as error:
+        text = json.dumps({"raised": f"an answer that is no JSON: {error}"})
     with os.fdopen(request["answer_fd"], "w", encoding="utf-8") as pipe:
-        json.dump(answer, pipe, default=str)
+        pipe.write(text)
     # Threads and exit handlers of the model could keep the process alive.
     os._exit(0)
 

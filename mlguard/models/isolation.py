@@ -61,11 +61,12 @@ _SET = {
     "OMP_NUM_THREADS": "1",
     "OPENBLAS_NUM_THREADS": "1",
     "ORT_DISABLE_TELEMETRY": "1",
-    "PYTHONDONTWRITEBYTECODE": "1",
     "PYTHONSAFEPATH": "1",
 }
 #: How often the child's resident size is looked at.
 _WATCH_S = 0.05
+#: How long a child may take to die after its pipe was closed.
+_DYING_S = 1.0
 #: How much of what the child printed is kept for the error.
 _TAIL_BYTES = 4096
 
@@ -139,6 +140,10 @@ def run_in_child(
     watched = _Watched(process, reading, json.dumps(request).encode())
     try:
         ending = watched.wait(memory_mib=memory_mib, wall_s=wall_s)
+        if ending == "closed" and not watched.answer:
+            # It closed its pipe by dying: let it, so that the exit status is its own.
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(_DYING_S)
     finally:
         _kill_group(process)
         os.close(reading)
@@ -264,8 +269,8 @@ def _result(watched: _Watched, ending: str, *, memory_mib: float, wall_s: float)
 
 
 def _cause(code: int | None) -> str:
-    if code is None:
-        return "it closed its pipe without an answer"
+    if code is None or code == -signal.SIGKILL:
+        return "it was killed, or closed its pipe without an answer"
     if code >= 0:
         return f"it left with exit status {code} before it answered"
     name = signal.Signals(-code).name

@@ -14,6 +14,7 @@ A row whose score is not finite is not valid; the others of its batch are.
 
 from __future__ import annotations
 
+import contextlib
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -176,10 +177,8 @@ class Predictor:
 
     def _answered(self, rows: Any) -> Predictions:
         try:
-            with warnings.catch_warnings():
-                if self._silenced:
-                    # The names are checked by the schema, before the values come here.
-                    warnings.filterwarnings("ignore", "X does not have valid feature names")
+            # Only where it is needed: changing the filters costs time and is not thread-safe.
+            with _without_name_warnings() if self._silenced else contextlib.nullcontext():
                 prepared = self._prepared(rows)
                 if self._classes is None:
                     return self._regression(prepared, len(rows))
@@ -190,9 +189,7 @@ class Predictor:
         except Exception as error:
             why = str(error).strip().partition("\n")[0]
             raise ModelRunError(
-                f"the model raised {type(error).__name__}: {why}"
-                if why
-                else f"the model raised {type(error).__name__}",
+                f"the model raised {type(error).__name__}" + (f": {why}" if why else ""),
                 hint="try the same rows on the model in a Python session",
             ) from error
 
@@ -330,6 +327,14 @@ def _parts(estimator: Any) -> Iterator[Any]:
         elif hasattr(one, "get_params") and hasattr(one, "__dict__"):
             yield one
             waiting.extend(vars(one).values())
+
+
+@contextlib.contextmanager
+def _without_name_warnings() -> Iterator[None]:
+    with warnings.catch_warnings():
+        # The names are checked by the schema, before the values come here.
+        warnings.filterwarnings("ignore", "X does not have valid feature names")
+        yield
 
 
 def _knows_names(estimator: Any) -> bool:
