@@ -32,6 +32,7 @@ from mlguard.errors import ConfigError, NotFoundError, RefusedError, UsageError
 
 if TYPE_CHECKING:
     from mlguard.deploy.history import History
+    from mlguard.deploy.monitoring import Monitored
     from mlguard.deploy.outcome import Outcome
     from mlguard.deploy.replay import Replayed
     from mlguard.deploy.reporting import Reported
@@ -500,6 +501,27 @@ class Project:
             progress=progress,
         )
         return mail_report(self.settings, self.registry, made) if email else made
+
+    # --- watching ------------------------------------------------------------------------
+
+    def monitor(self, name: str | None = None, *, once: bool = True) -> Monitored | None:
+        """Judge the windows that are due and act by policy.
+
+        Parameters
+        ----------
+        name : str, optional
+            One app; default all.
+        once : bool
+            Return after one pass; else watch until SIGTERM or SIGINT, and return None.
+        """
+        from mlguard.deploy.monitoring import monitor_forever, monitor_once
+
+        if name is not None:
+            self.app(name)
+        if once:
+            return monitor_once(self.settings, self.registry, only=name, clock=self.clock)
+        monitor_forever(self.settings, self.registry, only=name, clock=self.clock)
+        return None
 
     # --- traffic -------------------------------------------------------------------------
 

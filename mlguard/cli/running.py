@@ -73,6 +73,8 @@ def monitor(
     """Judge the windows that are due and act by policy."""
     with session("monitor", project=project, json=json, quiet=quiet, no_color=no_color) as run:
         done = run.project.monitor(name, once=once)
+        if done is None:
+            return
         from mlguard.cli.terminal import sentences
 
         run.say(sentences(done.lines, done.next_step))

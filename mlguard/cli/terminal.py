@@ -47,6 +47,7 @@ class Steps:
         self._bar = bar
         self._task = task
         self._silent = silent
+        self._said = ""
 
     def total(self, steps: int) -> None:
         """Say how many steps there will be."""
@@ -57,9 +58,10 @@ class Steps:
         """Say that a step is done or under way."""
         if self._bar is not None and self._task is not None:
             self._bar.update(self._task, description=text[: WIDTH - 34], advance=advance)
-        elif not self._silent:
+        elif not self._silent and text != self._said:
             sys.stderr.write(f"{text}\n")
             sys.stderr.flush()
+        self._said = text
 
     def __call__(self, text: str) -> None:
         """Say that a step is done: a ``Steps`` is itself a progress callback."""

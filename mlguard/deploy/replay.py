@@ -120,7 +120,7 @@ def replay(
                 for row, answer in zip(group, answers, strict=True):
                     client.update(settings.name, answer["query_id"], row[settings.data.target])
                     labelled += 1
-            progress(f"sent {sent:,} of {len(frame):,} rows")
+            progress(f"sent {10 * (10 * sent // len(frame))} % of {len(frame):,} rows")
             if rate > 0:
                 sleep(max(0.0, sent / rate - (clock() - began)))
     return Replayed(

@@ -154,12 +154,15 @@ def _evidently(
     until: float,
     html: Path,
 ) -> bool:
-    """Write Evidently's report of the active version's inputs; False where there are too few."""
+    """Write Evidently's report of what the active version takes; False where there is too little.
+
+    All of the period's traffic counts, whichever version answered it.
+    """
     active = registry.app(settings.name).active
     if active is None:
         return False
     features = [one["name"] for one in active.manifest["input_schema"]["features"]]
-    rows = log.read(settings.name, version_id=active.id, since=since, until=until)
+    rows = log.read(settings.name, since=since, until=until)
     columns = [feature_column(name) for name in features]
     if len(rows) < EVIDENTLY_MIN_ROWS or not set(columns) <= set(rows.column_names):
         return False

@@ -11,6 +11,7 @@ from typing import Any
 
 from mlguard.config import AppSettings
 from mlguard.deploy.rollout import state_fields
+from mlguard.deploy.watch import conditions
 from mlguard.registry import AppState, Event, Hold, Incident, Mode, Registry, Server, Version
 from mlguard.results import MonitorResult
 from mlguard.wording import rfc3339
@@ -25,8 +26,8 @@ class MonitorStatus:
     id : str
         Its name in app.toml.
     state : str
-        ``"armed"`` (it has judged the version that serves), ``"waiting"`` (there is traffic,
-        but not enough of it or of its labels yet) or ``"idle"`` (no traffic).
+        ``"armed"``; ``"waiting"`` (for more rows, or for labels that are not due yet);
+        ``"idle"`` (no traffic, or nobody watches); ``"blind"`` (it should have judged by now).
     last : MonitorResult or None
         Its last finding about the version that serves.
     at : float or None
@@ -76,6 +77,11 @@ class AppStatus:
         reasons = []
         if self.state.mode is Mode.DEFAULT_OUTPUT:
             reasons.append("every request is answered with the default output")
+        reasons += [
+            f"monitor {one.id} should have judged by now and has not"
+            for one in self.monitors
+            if one.state == "blind"
+        ]
         if self.mail.get("dead"):
             reasons.append(f"{self.mail['dead']} mails could not be delivered")
         reasons += [
@@ -131,6 +137,7 @@ def _monitors(
 ) -> tuple[MonitorStatus, ...]:
     if settings is None or state.active is None:
         return ()
+    now_doing = conditions(registry, state)
     found = []
     for name in type(settings.monitor).model_fields:
         if not getattr(settings.monitor, name).enabled:
@@ -138,18 +145,14 @@ def _monitors(
         results = [
             (at, one)
             for at, one in registry.monitor_results(
-                state.app, monitor=name, since=state.since, limit=20
+                state.app, monitor=name, since=state.since, limit=200
             )
             if one.version == state.active.name
         ]
-        at, last = max(results, key=lambda pair: pair[0]) if results else (None, None)
-        found.append(MonitorStatus(id=name, state=_monitor_state(last), last=last, at=at))
+        at = max((when for when, _ in results), default=None)
+        # One window may have a finding for each feature or group: the worst speaks.
+        newest = [one for when, one in results if when == at]
+        last = max(newest, key=lambda one: one.verdict.severity, default=None)
+        doing = now_doing.get(name, "idle")
+        found.append(MonitorStatus(id=name, state=doing, last=last, at=at))
     return tuple(found)
-
-
-def _monitor_state(last: MonitorResult | None) -> str:
-    if last is None:
-        return "idle"
-    if last.reason in ("few", "no_labels"):
-        return "waiting"
-    return "armed"
