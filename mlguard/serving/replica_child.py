@@ -135,11 +135,11 @@ class Model:
         return labels, scores, errors
 
     def _explain(self, error: BaseException) -> str:
-        if self._spoken < _SPOKEN:
-            self._spoken += 1
-            traceback.print_exception(error, file=sys.stderr)
         # The predictor says "wrong count" itself, and passes on what the model raised.
         raised = error.__cause__ if isinstance(error, ModelRunError) else error
+        if self._spoken < _SPOKEN:
+            self._spoken += 1
+            traceback.print_exception(raised or error, file=sys.stderr)
         return MODEL_NONSENSE if raised is None else f"{MODEL_RAISED}: {type(raised).__name__}"
 
 
