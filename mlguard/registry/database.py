@@ -19,6 +19,7 @@ from __future__ import annotations
 import json
 import sqlite3
 import urllib.parse
+import weakref
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -117,6 +118,8 @@ class Database:
                 f"[registry] url: {parsed.get_backend_name()} is not supported",
                 hint="use SQLite or PostgreSQL",
             )
+        # Whoever forgets to close a registry leaves no connection open.
+        weakref.finalize(self, self.engine.dispose)
 
     # --- engines -------------------------------------------------------------------------
 
@@ -125,9 +128,11 @@ class Database:
         # is an error and not an empty registry.
         name = f"file:{urllib.parse.quote(str(path))}?mode=rw"
 
+        busy_s = self.busy_s
+
         def connect() -> sqlite3.Connection:
             return sqlite3.connect(
-                name, uri=True, timeout=self.busy_s, isolation_level=None, check_same_thread=False
+                name, uri=True, timeout=busy_s, isolation_level=None, check_same_thread=False
             )
 
         engine = create_engine(
@@ -328,7 +333,9 @@ class Database:
     def insert_new(self, connection: Connection, table: Table, values: Mapping[str, Any]) -> bool:
         """Insert a row unless one with its primary key exists; return whether it was new."""
         statement = self._dialect_insert(table).values(**values).on_conflict_do_nothing()
-        return bool(connection.execute(statement).rowcount)
+        # What was inserted is returned; rowcount is not kept for INSERT on every driver.
+        keys = table.primary_key.columns
+        return connection.execute(statement.returning(*keys)).first() is not None
 
     def put(self, connection: Connection, table: Table, values: Mapping[str, Any]) -> None:
         """Insert a row, or replace the one with the same primary key."""

@@ -376,8 +376,9 @@ class Versions(Incidents):
         try:
             self.artifacts.get(version.manifest["model_sha256"])
         except IntegrityError as error:
-            if version.state not in ACTIVE | CANDIDATE:
-                self._break(version, error.message)
+            current = self.version_by_id(version.id)
+            if current.state not in ACTIVE | CANDIDATE:
+                self._break(current, error.message)
             raise
 
     def _break(self, version: Version, reason: str) -> None:
