@@ -159,7 +159,7 @@ def declare_all(settings: AppSettings, project_root: Path) -> Declaration:
         else:
             items += [_owned(item, name) for item in declared.items]
             absent += declared.not_applicable
-    return Declaration(items=_distinct(items), not_applicable=tuple(absent))
+    return Declaration(items=distinct(items), not_applicable=tuple(absent))
 
 
 def judge(item: Item, subject: Subject, *, clock: Callable[[], float]) -> CheckResult:
@@ -229,7 +229,7 @@ def from_finding(item: Item, found: Finding) -> CheckResult:
     )
 
 
-def _distinct(items: Iterable[Item]) -> tuple[Item, ...]:
+def distinct(items: Iterable[Item]) -> tuple[Item, ...]:
     """Give a number to the items that would otherwise share a name."""
     seen: dict[str, int] = {}
     distinct = []

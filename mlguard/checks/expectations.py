@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mlguard.checks.declaration import Declaration, Item, policy_of
+from mlguard.checks.declaration import Declaration, Item, distinct, policy_of
 from mlguard.checks.evidence import Subject
 from mlguard.checks.labels import nearest
 from mlguard.config import AppSettings, CheckPolicy
@@ -143,7 +143,7 @@ def declare_expectations(settings: AppSettings, project_root: Path) -> Declarati
             )
             continue
         items += expectation_items(suite, policy, file=file)
-    return Declaration(items=tuple(items))
+    return Declaration(items=distinct(items))
 
 
 def expectation_items(suite: Suite, policy: CheckPolicy, *, file: Path | None = None) -> list[Item]:

@@ -61,9 +61,9 @@ def attribute(frame: pd.DataFrame, column: str) -> np.ndarray:
 
 
 def nearest(name: str, known: Any) -> str:
-    """Return ``"; did you mean 'x'?"`` where a known name is close, else nothing."""
+    """Return ``" (did you mean 'x'?)"`` where a known name is close, else nothing."""
     close = difflib.get_close_matches(name, [str(one) for one in known], n=1)
-    return f"; did you mean {close[0]!r}?" if close else ""
+    return f" (did you mean {close[0]!r}?)" if close else ""
 
 
 def as_numbers(values: np.ndarray, *, whose: str) -> np.ndarray:

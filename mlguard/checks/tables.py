@@ -4,7 +4,7 @@
     Same columns, same kinds, no column that lost all its values or gained values that training
     never saw, a target that is there and has more than one value.
 ``missing``
-    No column misses its values on 5 points more of the rows than in training.
+    The share of missing values of no column changes by more than 5 points from training.
 ``duplicates``, ``overlap``
     At most 5 % of the test rows occur more than once, or were already in training.
 ``leakage``
@@ -19,6 +19,7 @@ the target.
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from mlguard.checks.evidence import Subject
@@ -32,8 +33,8 @@ if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
 
-#: Rise of a column's missing share that is ignored.
-MISSING_RISE = 0.05
+#: Change of a column's missing share that is ignored.
+MISSING_CHANGE = 0.05
 #: Share of test rows that may occur twice, or be in training too.
 REPEATED_SHARE = 0.05
 #: AUC (or rank correlation) from which one column alone knows the answer.
@@ -173,51 +174,65 @@ def _column_problems(
 
 
 def missing(subject: Subject) -> Finding:
-    """Judge whether values are missing more often than they were in training."""
+    """Judge whether a column is filled as often as it was in training."""
     train, test = _both(subject)
     shared = [name for name in test.columns if name in train.columns]
     level = 1 - bonferroni(0.05, max(1, len(shared)))
-    rises = []
+    changes = []
     for name in shared:
         now, was = int(test[name].isna().sum()), int(train[name].isna().sum())
-        rise = now / len(test) - was / len(train)
-        if rise <= MISSING_RISE:
-            continue
-        interval = newcombe_difference(now, len(test), was, len(train), confidence_level=level)
-        rises.append((rise, name, now, was, interval))
-    rises.sort(key=lambda one: -one[0])
-    worst_share = max((test[name].isna().mean() for name in shared), default=0.0)
-    if not rises:
+        change = now / len(test) - was / len(train)
+        if abs(change) > MISSING_CHANGE:
+            low, high = newcombe_difference(now, len(test), was, len(train), confidence_level=level)
+            changes.append(_Change(name, now / len(test), was / len(train), (low, high)))
+    if not changes:
         return Finding(
             id="data_quality.missing",
             verdict=Verdict.PASSED,
-            summary=f"no column of test misses its values on {100 * MISSING_RISE:.0f} points more "
-            f"of the rows than in train; at most {share(float(worst_share))} are missing",
-            limit=MISSING_RISE,
+            summary=f"all {count(len(shared))} columns are filled as often in test as in train, "
+            f"give or take {100 * MISSING_CHANGE:.0f} points",
+            limit=MISSING_CHANGE,
             n=len(test),
         )
-    proven = any(interval.low > MISSING_RISE for *_, interval in rises)
-    rise, _, _, _, interval = rises[0]
-    told = [
-        f"{printable(name, 60)!r} ({share(was / len(train))} → {share(now / len(test))})"
-        for _, name, now, was, _ in rises
-    ]
+    changes.sort(key=lambda one: -abs(one.value))
+    proven = any(one.proven for one in changes)
+    told = [f"{printable(one.name, 60)!r} ({share(one.was)} → {share(one.now)})" for one in changes]
+    worst = changes[0]
     return Finding(
         id="data_quality.missing",
         verdict=Verdict.FAILED if proven else Verdict.WARNED,
-        summary=f"values are missing more often in test than in train: {listed(told)}",
-        value=rise,
-        limit=MISSING_RISE,
-        interval=(interval.low, interval.high),
+        summary=f"the share of missing values changes from train to test: {listed(told)}",
+        value=worst.value,
+        limit=MISSING_CHANGE,
+        interval=worst.interval,
         n=len(test),
         reason="limit_exceeded" if proven else "not_proven",
-        next_step="find out where the values went; the model rarely met rows without them",
+        next_step="find out why; the model learnt from other gaps than it will meet",
         measurements=tuple(
-            Measurement(name="missing share", group=printable(name, 60), value=value, n=n)
-            for _, name, now, was, _ in rises
-            for value, n in ((now / len(test), len(test)), (was / len(train), len(train)))
+            Measurement(name=f"missing in {part}", group=printable(one.name, 60), value=value, n=n)
+            for one in changes
+            for part, value, n in (("test", one.now, len(test)), ("train", one.was, len(train)))
         ),
     )
+
+
+@dataclass(frozen=True)
+class _Change:
+    """A column whose share of missing values changed."""
+
+    name: str
+    now: float
+    was: float
+    interval: tuple[float, float]
+
+    @property
+    def value(self) -> float:
+        return self.now - self.was
+
+    @property
+    def proven(self) -> bool:
+        low, high = self.interval
+        return low > MISSING_CHANGE or high < -MISSING_CHANGE
 
 
 # --- duplicates and overlap --------------------------------------------------------------

@@ -130,7 +130,7 @@ class GateSession:
 
     def pytest_collectreport(self, report: pytest.CollectReport) -> None:
         """Record a file that cannot be collected as ERRORED: it hides checks."""
-        if report.failed:
+        if report.failed and self._concerns(report.nodeid):
             self._take(
                 CheckResult(
                     id="gate.collection",
@@ -142,6 +142,13 @@ class GateSession:
                     details={"traceback": str(report.longrepr)[-_TRACEBACK_CHARS:]},
                 )
             )
+
+    def _concerns(self, nodeid: str) -> bool:
+        """Whether a file or folder that cannot be collected may hide an app's checks."""
+        path = self.config.rootpath / nodeid.partition("::")[0]
+        # Under the gate nothing else is collected, so every failure counts.
+        under_gate = self._journal is not None and self.only is not None
+        return under_gate or path.name == "app.toml" or self.home(path) is not None
 
     def pytest_collection_finish(self, session: pytest.Session) -> None:
         """Announce what will report, so that what is lost on the way is noticed."""

@@ -89,6 +89,8 @@ def model_file(fitted, tmp_path_factory) -> Path:
 class Project:
     """A project in a folder of its own, with one app called credit."""
 
+    base = APP
+
     def __init__(self, root: Path, model: bytes) -> None:
         self.root = root
         self.app = root / "serving" / "credit"
