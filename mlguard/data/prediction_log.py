@@ -578,12 +578,15 @@ def _read_stream(path: Path) -> pa.Table:
     try:
         reader = pa.ipc.open_stream(stream)
         schema = reader.schema
-    except (pa.ArrowInvalid, OSError):
+    except (pa.ArrowException, OSError):
         return LogSchema().arrow.empty_table()
     try:
         while True:
-            batches.append(reader.read_next_batch())
-    except (StopIteration, pa.ArrowInvalid, OSError):
+            batch = reader.read_next_batch()
+            # After a power cut there may be anything, and Arrow trusts what it reads.
+            batch.validate(full=True)
+            batches.append(batch)
+    except (StopIteration, pa.ArrowException, OSError):
         return pa.Table.from_batches(batches, schema=schema)
 
 
@@ -638,22 +641,25 @@ def _sync(path: Path) -> None:
 
 
 def _alike(tables: Sequence[pa.Table]) -> list[pa.Table]:
-    """Make a column text in all tables where versions disagree about text or number."""
-    kinds: dict[str, set[bool]] = {}
+    """Make a column text in all tables where versions disagree about what it is."""
+    kinds: dict[str, set[str]] = {}
     for table in tables:
         for one in table.schema:
-            kinds.setdefault(one.name, set()).add(pa.types.is_string(one.type))
+            kinds.setdefault(one.name, set()).add(_family(one.type))
     mixed = {name for name, found in kinds.items() if len(found) > 1}
-    if not mixed:
-        return list(tables)
-    return [
-        table.cast(
-            pa.schema(
-                [one.with_type(pa.string()) if one.name in mixed else one for one in table.schema]
-            )
-        )
-        for table in tables
-    ]
+    return [_as_texts(table, mixed) for table in tables]
+
+
+def _family(kind: pa.DataType) -> str:
+    """Return what a type can be promoted within: integers and floats are both numbers."""
+    if pa.types.is_integer(kind) or pa.types.is_floating(kind):
+        return "number"
+    return str(kind)
+
+
+def _as_texts(table: pa.Table, names: set[str]) -> pa.Table:
+    fields = [one.with_type(pa.string()) if one.name in names else one for one in table.schema]
+    return table.cast(pa.schema(fields))
 
 
 # --- arrays without pandas -----------------------------------------------------------------

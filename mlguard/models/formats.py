@@ -13,7 +13,9 @@ crash the process.  That is why :mod:`mlguard.models.isolation` reads a file fir
 
 from __future__ import annotations
 
+import importlib
 import os
+import sys
 import tempfile
 import warnings
 import zipfile
@@ -242,15 +244,13 @@ def save_model(estimator: Any, path: Path | str) -> None:
     ModelFileError
         If skops cannot write it, or the disk is full.
     """
-    import skops.io
-
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     draft = Path(name)
     try:
         with os.fdopen(descriptor, "wb") as stream:
-            skops.io.dump(estimator, stream, compression=zipfile.ZIP_DEFLATED)
+            _skops().dump(estimator, stream, compression=zipfile.ZIP_DEFLATED)
             stream.flush()
             os.fsync(stream.fileno())
         draft.chmod(0o644)
@@ -289,16 +289,27 @@ def _check_archive(path: Path, max_unpacked_mib: float) -> None:
         )
 
 
-def _untrusted_types(path: Path) -> list[str]:
-    import skops.io
+def _skops() -> Any:
+    """Import skops without pytest, which scikit-learn's list of estimators would bring along.
 
-    return [str(name) for name in skops.io.get_untrusted_types(file=path)]
+    A process that serves has no business with test tools, and they take a third of a second.
+    """
+    absent = "pytest" not in sys.modules
+    if absent:
+        sys.modules["pytest"] = None  # type: ignore[assignment]  # makes importing it fail
+    try:
+        return importlib.import_module("skops.io")
+    finally:
+        if absent:
+            del sys.modules["pytest"]
+
+
+def _untrusted_types(path: Path) -> list[str]:
+    return [str(name) for name in _skops().get_untrusted_types(file=path)]
 
 
 def _load_skops(path: Path, trusted: list[str]) -> Any:
-    import skops.io
-
-    return skops.io.load(path, trusted=trusted)
+    return _skops().load(path, trusted=trusted)
 
 
 def _guarded(path: Path, read: Callable[[], Any]) -> Any:

@@ -179,7 +179,7 @@ class Predictor:
         try:
             # Only where it is needed: changing the filters costs time and is not thread-safe.
             with _without_name_warnings() if self._silenced else contextlib.nullcontext():
-                prepared = self._prepared(rows)
+                prepared = self._checked(rows)
                 if self._classes is None:
                     return self._regression(prepared, len(rows))
                 return self._classification(self._classes, prepared, len(rows))
@@ -195,6 +195,18 @@ class Predictor:
 
     # --- rows in ---------------------------------------------------------------------------
 
+    def _checked(self, rows: Any) -> Any:
+        try:
+            return self._prepared(rows)
+        except (TypeError, ValueError, OverflowError) as error:
+            if isinstance(error, MlguardError):
+                raise
+            why = str(error).partition("\n")[0]
+            raise ModelRunError(
+                f'a row does not fit the input "{self.input_schema.input}": {why}',
+                hint="hold the rows against the version's schema",
+            ) from error
+
     def _prepared(self, rows: Any) -> Any:
         features = self.input_schema.features
         frame = rows if hasattr(rows, "iloc") else None
@@ -205,8 +217,8 @@ class Predictor:
         dtype = _DTYPES[self.input_schema.input]
         if frame is not None:
             named = select_columns(frame, [one.name for one in features], where="the rows")
-            return named.to_numpy(dtype)
-        values = np.asarray(rows, dtype)
+            return _as_numbers(named.to_numpy(), dtype)
+        values = _as_numbers(rows, dtype)
         if values.ndim != 2 or values.shape[1] != len(features):  # noqa: PLR2004 - a table
             raise DataError(
                 f"rows of shape {values.shape}, expected (n_rows, {len(features)})",
@@ -353,6 +365,16 @@ def _selects_by_name(estimator: Any) -> bool:
 
 
 # --- rows ----------------------------------------------------------------------------------
+
+
+def _as_numbers(rows: Any, dtype: Any) -> npt.NDArray[Any]:
+    """Return rows as an array, and refuse to cut fractions off."""
+    if dtype is not np.int64:
+        return np.asarray(rows, dtype)
+    whole = np.asarray(rows)
+    if np.issubdtype(whole.dtype, np.floating) and not (whole == np.trunc(whole)).all():
+        raise ValueError("a fraction or a missing value where a whole number is expected")
+    return whole.astype(np.int64)
 
 
 def _single(rows: Any) -> list[Any]:

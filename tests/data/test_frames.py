@@ -129,6 +129,17 @@ def test_a_table_that_cannot_be_written_is_a_data_error(tmp_path):
         write_frame(pd.DataFrame({"x": [1]}), str(tmp_path / "taken"))
 
 
+def test_two_columns_of_one_name_are_refused(tmp_path):
+    """Parquet can hold them; nobody could tell which one is meant."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    twice = pa.Table.from_arrays([pa.array([1]), pa.array([2])], names=["x", "x"])
+    pq.write_table(twice, tmp_path / "t.parquet")
+    with pytest.raises(DataError, match="cannot be read: Multiple matches"):
+        read_frame(str(tmp_path / "t.parquet"))
+
+
 def test_repeated_column_names_are_told_apart(shared_data):
     """COMPAS repeats two names in its header: both columns stay."""
     frame = read_frame(str(shared_data / "fairness/compas/compas-scores-two-years.csv.gz"))

@@ -151,14 +151,15 @@ def test_redacted_columns_are_never_written(log):
 
 def test_versions_with_other_features_are_read_together(log):
     """A column that one version lacks is null there; text and number meet as text."""
-    for version, kind, value in ((1, "number", 1.5), (2, "category", "high"), (3, "integer", 2)):
+    values = ((1, "number", 1.5), (2, "category", "high"), (3, "integer", 2), (4, "boolean", True))
+    for version, kind, value in values:
         features = [Feature("x", kind), Feature(f"v{version}", "number")]
         writer = log.writer("a", version, "p", features)
         writer.append([row(version, features=(value, 1.0))])
         writer.flush()
     table = log.read("a")
-    assert table.column("x").to_pylist() == ["1.5", "high", "2"]
-    assert table.column("v2").to_pylist() == [None, 1.0, None]
+    assert table.column("x").to_pylist() == ["1.5", "high", "2", "true"]
+    assert table.column("v2").to_pylist() == [None, 1.0, None, None]
 
 
 def test_every_torn_end_is_recovered(log):
@@ -187,6 +188,23 @@ def test_every_torn_end_is_recovered(log):
     assert ids(torn.read("a")) == [*range(20), 50]
     copy.write_bytes(b"")
     assert torn.recover() == 1
+
+
+def test_garbage_after_a_power_cut_cannot_crash_a_reader(log):
+    """Any byte may be wrong: what is read are rows from before the damage, or whole messages."""
+    writer = log.writer("a", 1, "p", FEATURES)
+    for start in (0, 10):
+        writer.append([row(start + one, explanation="text") for one in range(10)])
+        writer.flush()
+    (path,) = log.root.rglob("*.arrow")
+    whole = path.read_bytes()
+    damaged = PredictionLog(log.root.parent / "damaged")
+    copy = damaged.root / "a" / "1" / "dead-000000.arrow"
+    copy.parent.mkdir(parents=True)
+    for place in range(0, len(whole), 53):
+        for garbage in (b"\xff" * 16, b"\0" * 4096):
+            copy.write_bytes(whole[:place] + garbage + whole[place + len(garbage) :])
+            damaged.read("a").to_pylist()
 
 
 WRITER = """

@@ -4,6 +4,8 @@ import importlib
 import json
 import os
 import re
+import subprocess
+import sys
 import textwrap
 import time
 from pathlib import Path
@@ -56,6 +58,11 @@ MODULE = """
     def hang(payload):
         while True:
             time.sleep(1)
+
+    def announce_and_hang(path):
+        with open(path, "w") as stream:
+            stream.write(str(os.getpid()))
+        hang(path)
 
     def spin(payload):
         while True:
@@ -241,6 +248,27 @@ def test_nothing_that_a_model_started_outlives_it(module):
     assert gone(pid)
 
 
+def test_a_child_dies_with_its_parent(module, tmp_path):
+    """kill -9 of the process that waits: the kernel ends the child, whatever it is doing."""
+    script = """
+        from mlguard.models.isolation import run_in_child
+        run_in_child("misbehaving:announce_and_hang", PATH, wall_s=600)
+    """
+    file = tmp_path / "pid"
+    parent = subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(script).replace("PATH", repr(str(file)))]
+    )
+    deadline = time.monotonic() + 30
+    while not (file.exists() and file.read_text()) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    pid = int(file.read_text())
+    parent.kill()
+    parent.wait()
+    while not gone(pid) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert gone(pid)
+
+
 def test_children_leave_no_descriptors_and_no_zombies(module):
     """A hundred deploys later the parent is as it was."""
     before = n_descriptors()
@@ -262,6 +290,19 @@ def version(tmp_path_factory, numbers, make_settings):
     save_model(model, path)
     settings = make_settings()
     return Manifest.of(path, input_schema(model, frame, settings), settings.model), path, model
+
+
+def test_a_child_that_loads_a_model_carries_no_test_tools(version):
+    """Neither pytest nor the libraries of checks and reports are in a process that serves."""
+    script = (
+        "import sys; from mlguard.models.formats import load_model; load_model(sys.argv[1]); "
+        "print([one for one in ('pytest', 'great_expectations', 'evidently', 'matplotlib') "
+        "if one in sys.modules])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script, str(version[1])], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == "[]"
 
 
 def test_a_good_version_passes_its_smoke_test(version, numbers):

@@ -304,6 +304,21 @@ def test_rows_of_the_wrong_width_are_the_callers_mistake(lender, applicants, mak
         predictor.predict(applicants.drop(columns="job"))
 
 
+@pytest.mark.parametrize(
+    ("kind", "row"),
+    [("ints", [1.5, 2]), ("ints", [math.nan, 2]), ("ints", ["a", 2]), ("doubles", ["a", 2])],
+)
+def test_a_value_that_does_not_fit_is_never_bent_into_shape(kind, row):
+    """No fraction is cut off; the row fails alone, and its reason is not the model's."""
+    model = Stub(predict=lambda rows: np.asarray(rows, float).sum(axis=1))
+    predictor = Predictor(model, InputSchema(kind, "regression", AB))
+    with pytest.raises(ModelRunError, match=f'does not fit the input "{kind}"'):
+        predictor.predict([row])
+    found = predictor.predict([[1, 2], row, [3, 4]], isolate_failures=True)
+    assert found.valid.tolist() == [True, False, True]
+    assert [found.outputs()[place] for place in (0, 2)] == [3.0, 7.0]
+
+
 def test_predictions_survive_json(numbers):
     """Labels, scores with NaN, validity and reasons come back."""
     for labels in ([1, 0], ["x", "y"], [0.5, math.nan], [True, False]):
