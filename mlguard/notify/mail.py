@@ -29,14 +29,14 @@ from datetime import UTC, datetime
 from email.headerregistry import Address
 from email.message import EmailMessage
 from email.policy import SMTP
-from email.utils import format_datetime, parseaddr
+from email.utils import format_datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from mlguard.errors import UsageError
 from mlguard.notify.notice import Notice, without_secrets, without_small_groups
 from mlguard.results import finite_or_none
-from mlguard.wording import ago, duration, moment
+from mlguard.wording import ago, duration, moment, printable
 
 if TYPE_CHECKING:
     import jinja2
@@ -49,7 +49,8 @@ MAX_FACTS = 256_000
 #: A message that left this much later than its event says so.
 LATE_S = 600.0
 
-_ADDRESS = re.compile(r"[^\s@<>,;:\"()\[\]\\]+@[^\s@<>,;:\"()\[\]\\]+")
+_BARE = r"[^\s@<>,;:\"()\[\]\\]+@[^\s@<>,;:\"()\[\]\\]+"
+_ADDRESS = re.compile(rf"(?P<bare>{_BARE})|[^<>@,;:]*<(?P<named>{_BARE})>")
 _MESSAGE_ID = re.compile(r"<?([^<>\s@]+?)(?:\.(\d+))?@([^<>\s@]+)>?")
 
 
@@ -86,8 +87,9 @@ def check_address(text: str) -> str:
     UsageError
         If it is no single e-mail address, or holds a line break.
     """
-    bare = parseaddr(text)[1] if text.isprintable() else ""
-    if not _ADDRESS.fullmatch(bare):
+    found = _ADDRESS.fullmatch(text.strip())
+    bare = (found["named"] or found["bare"]) if found and text.isprintable() else ""
+    if not bare:
         raise UsageError(
             f"{text[:80]!r} is no e-mail address",
             hint='write addresses in [notify.email] like "team@example.com"',
@@ -201,7 +203,7 @@ def _place(pictures: Iterable[Picture], message_id: str) -> list[_Placed]:
     key = message_id.strip("<>").rpartition("@")[0]
     fitting = [one for one in pictures if len(one.png) <= MAX_PICTURE][:MAX_PICTURES]
     return [
-        _Placed(cid=f"{key}.picture{index}@{domain}", alt=one.alt, png=one.png)
+        _Placed(cid=f"{key}.picture{index}@{domain}", alt=printable(one.alt, 600), png=one.png)
         for index, one in enumerate(fitting, 1)
     ]
 

@@ -398,7 +398,8 @@ def notice(kind: str, facts: Mapping[str, Any], *, topic: str = "") -> Notice:
     facts = without_small_groups(without_secrets(facts))
     known = _Facts(kind, facts)
     tone, words = _WORDS.get(kind, ("undecided", _any))
-    said = {"serves": known.serving, "why": _because(known), **words(known)}
+    said = dict.fromkeys(("did", "next", "command"), "")
+    said |= {"serves": known.serving, "why": _because(known), **words(known)}
     said |= _given(known, said)
     if kind == "report" and facts.get("verdict") in ("failed", "warned", "passed"):
         tone = facts["verdict"]

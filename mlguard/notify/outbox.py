@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any
 from mlguard import plugins
 from mlguard.notify.delivery import Delivery, Notifier, Outcome, SendError
 from mlguard.notify.mail import Picture
-from mlguard.notify.notice import notice
+from mlguard.notify.notice import Notice, notice
 
 if TYPE_CHECKING:
     from mlguard.config import ProjectSettings
@@ -139,12 +139,26 @@ class _Pass:
     def _delivery(self, row: OutboxRow) -> Delivery:
         return Delivery(
             recipient=row.recipient,
-            notice=notice(row.kind, row.facts, topic=self._topic(row)),
+            notice=self._worded(row),
             facts=row.facts,
             message_id=row.message_id,
             created_at=row.created_at,
             pictures=self._drawn(row),
         )
+
+    def _worded(self, row: OutboxRow) -> Notice:
+        topic = self._topic(row)
+        # The thread that a row belongs to is the registry's to say.
+        facts = row.facts if row.incident is None else {**row.facts, "incident": row.incident}
+        try:
+            return notice(row.kind, facts, topic=topic)
+        except Exception:  # noqa: BLE001 - a fault in our words must not keep the news back
+            _log.exception("the facts of mail %s could not be put into words", row.message_id)
+            plain = {
+                key: facts.get(key)
+                for key in ("app", "project", "environment", "from", "to", "incident", "automatic")
+            }
+            return notice(row.kind, plain, topic=topic)
 
     def _topic(self, row: OutboxRow) -> str:
         """Name what the thread of an incident is about: the same in all of its messages."""

@@ -145,13 +145,20 @@ def _settings(style: Style) -> Iterator[None]:
 
 
 def _figure(
-    style: Style, height: float, title: str, *, left: float, right: float, bottom: float
+    style: Style,
+    height: float,
+    title: str,
+    *,
+    left: float,
+    right: float,
+    bottom: float,
+    key: float = 0,
 ) -> tuple[Figure, Axes]:
     """Make a figure with margins in CSS pixels, and its title on top where there is one."""
     from matplotlib.figure import Figure
 
     lines = _wrapped(title, style) if style.medium == "mail" else []
-    top = 10.0 + (len(lines) * style.font * 1.45 + 12 if lines else 0)
+    top = 10.0 + key + (len(lines) * style.font * 1.45 + 12 if lines else 0)
     total = height + top
     figure = Figure(figsize=(style.width / DPI, total / DPI), dpi=DPI)
     axes = figure.add_axes(
@@ -381,7 +388,7 @@ def _few_ticks(most: int) -> Any:
 def _drift(chart: DriftChart, style: Style) -> Figure:
     if chart.labels:
         return _categories(chart, style)
-    figure, axes = _figure(style, 150, chart.title, left=10, right=10, bottom=28)
+    figure, axes = _figure(style, 140, chart.title, left=10, right=10, bottom=28, key=_KEY_ROOM)
     widths = [max(b - a, 1e-12) for a, b in itertools.pairwise(chart.edges)]
     before, now = (
         [share / width for share, width in zip(shares, widths, strict=True)]
@@ -399,15 +406,20 @@ def _drift(chart: DriftChart, style: Style) -> Figure:
     axes.xaxis.set_major_locator(_few_ticks(4))
     axes.xaxis.set_major_formatter(lambda value, _: number(value, places=_axis_places(axes)))
     axes.margins(x=0.01)
-    _before_and_now(axes, "upper right")
+    _before_and_now(axes)
     return figure
 
 
-def _before_and_now(axes: Axes, place: Literal["upper right", "lower right"]) -> None:
-    """Name before and now in a corner, each in its own colour and line style."""
+#: Room above the axes for the words before and now.
+_KEY_ROOM = 20.0
+
+
+def _before_and_now(axes: Axes) -> None:
+    """Name before and now above the axes, each in its own colour and line style."""
     axes.legend(
-        loc=place, frameon=False, handlelength=1.5, handletextpad=0.5, labelspacing=0.25,
-        borderpad=0.1, borderaxespad=0.1, labelcolor=[SOFT, OKABE_ITO[1]],
+        loc="lower right", bbox_to_anchor=(1.0, 1.0), ncols=2, columnspacing=1.2, frameon=False,
+        handlelength=1.4, handletextpad=0.5, borderpad=0.1, borderaxespad=0.2,
+        labelcolor=[SOFT, OKABE_ITO[1]],
     )  # fmt: skip
 
 
@@ -431,7 +443,7 @@ def _categories(chart: DriftChart, style: Style) -> Figure:
         style.width * 0.42, 14 + max(len(printable(one[0], 22)) for one in rows) * style.font * 0.56
     )
     figure, axes = _figure(
-        style, max(150, 34 + 22 * len(rows)), chart.title, left=label, right=14, bottom=28
+        style, 40 + 22 * len(rows), chart.title, left=label, right=14, bottom=28, key=_KEY_ROOM
     )
     for row, (_, before, after) in enumerate(reversed(rows)):
         axes.plot([before, after], [row, row], color=LINE, linewidth=1.4, zorder=1)
@@ -452,7 +464,7 @@ def _categories(chart: DriftChart, style: Style) -> Figure:
     axes.spines["left"].set_visible(False)
     axes.xaxis.set_major_locator(_few_ticks(3))
     axes.xaxis.set_major_formatter(lambda value, _: f"{100 * value:.0f} %")
-    _before_and_now(axes, "lower right")
+    _before_and_now(axes)
     return figure
 
 
