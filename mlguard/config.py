@@ -88,7 +88,8 @@ class RegistryTable(Table):
         description="SQLAlchemy URL of the registry; a relative SQLite path starts at the root.",
     )
     artifacts: str = Field(
-        ".mlguard/artifacts", description="Folder or fsspec URL that holds the versions' bytes."
+        ".mlguard/artifacts",
+        description="Folder that holds the versions' bytes, or a file:// URL of one.",
     )
 
 
@@ -192,7 +193,7 @@ class DataTable(Table):
     test: Text = Field(description="CSV or Parquet file, or fsspec URL, to judge on.")
     target: Text = Field("y", description="Column to predict.")
     sensitive: OneOrMany = Field(
-        default_factory=list, description="Columns that name the groups to be fair to."
+        default_factory=list, description="Columns that name the groups that are compared."
     )
     time: str = Field("", description="Column with each row's time.")
     id: str = Field("", description="Column that identifies a row.")
@@ -364,8 +365,10 @@ class MonitorTable(Table):
 
     enabled: bool = Field(True, description="Whether this monitor judges live traffic.")
     action: ActionName = Field("alert", description="The highest level this monitor may reach.")
-    window: Duration = Field(3600, gt=0, description="A window closes after this long,")
-    window_rows: int = Field(500, ge=20, description="or after this many rows, whichever is first.")
+    window: Duration = Field(
+        3600, gt=0, description="A window closes after this long, if not before."
+    )
+    window_rows: int = Field(500, ge=20, description="A window closes after this many rows.")
     confidence_level: float = Field(0.95, gt=0, lt=1, description="Of each stated interval.")
     family_error: float = Field(0.05, gt=0, lt=1, description="Error rate over all features.")
     alert_after: int = Field(1, ge=1, description="FAILED windows in a row before an alert.")
@@ -446,10 +449,10 @@ class AutoTable(Table):
         "freeze", description="What happens where the old version would do no better."
     )
     grace: Duration = Field(600, ge=0, description="No action this long after a switch.")
-    cooldown: Duration = Field(1800, ge=0, description="Pause after an automatic move, doubling,")
-    cooldown_max: Duration = Field(86400, ge=0, description="up to this long.")
-    budget: int = Field(2, ge=0, description="Automatic moves in budget_window.")
-    budget_window: Duration = Field(86400, gt=0, description="See budget.")
+    cooldown: Duration = Field(1800, ge=0, description="Pause after an automatic move; it doubles.")
+    cooldown_max: Duration = Field(86400, ge=0, description="Longest pause.")
+    budget: int = Field(2, ge=0, description="Automatic moves in a budget_window.")
+    budget_window: Duration = Field(86400, gt=0, description="Time in which they count.")
     qualify: bool = Field(True, description="Replay the failing window through the target first.")
     targets_tried: int = Field(3, ge=1, description="Targets looked at before giving up.")
 
