@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Literal, TypeAlias
 
 import numpy as np
@@ -202,7 +202,7 @@ def psi_interval(
     spread = math.sqrt(max(variance, 2 * freedom / n_effective**2))
     half = critical_value(confidence_level) * spread
     centre = max(value - freedom / n_effective, 0.0)
-    return Interval(max(0.0, centre - half), max(value, centre + half))
+    return Interval(max(0.0, float(centre - half)), max(value, float(centre + half)))
 
 
 def _variance(values: FloatArray, shares: FloatArray) -> float:
@@ -355,7 +355,10 @@ def judge_drift(
             return _ks_size(limit, level)
         return max(_psi_size(limit, n_cells, level), psi_rows_needed(n_cells, limit))
 
-    return _judge(
+    def support() -> Support:
+        return _size_support(wanted_size, tolerance, n_reference, n_window)
+
+    judged = _judge(
         statistic,
         value,
         interval,
@@ -365,8 +368,14 @@ def judge_drift(
         least=least,
         level=level,
         decide=decide,
-        support=lambda: _size_support(wanted_size, tolerance, n_reference, n_window),
+        support=support,
     )
+    if judged.reason == "few" and decide == "evidence" and n_reference:
+        # Told once what is enough, not first what is not too few.
+        needed = _window_rows(wanted_size(tolerance), n_reference)
+        told = None if needed is None or least is None else two_digits(max(needed, least))
+        return replace(judged, n_needed=told)
+    return judged
 
 
 def _merge_rare(reference: FloatArray, window: FloatArray) -> tuple[FloatArray, FloatArray]:
