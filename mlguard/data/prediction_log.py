@@ -58,6 +58,8 @@ FIXED_COLUMNS: dict[str, pa.DataType] = {
     "latency_ms": pa.float32(),
     "valid": pa.bool_(),
 }
+#: Columns that rows are found by: they are written even where they are redacted.
+_NEEDED = frozenset({"query_id", "time", "generation", "default", "valid"})
 _PREFIX = "feature:"
 _TYPES: dict[Kind, pa.DataType] = {
     "number": pa.float64(),
@@ -96,7 +98,8 @@ class LogSchema:
     features : tuple of NamedColumn
         The model's inputs, in the order in which rows give them.
     redact : frozenset of str
-        Features and group attributes that are never written.
+        Features, group attributes and fixed columns (``"uid"``, ``"score"``, …) whose values
+        are never written.
     inputs : bool
         Whether features are written at all.
     """
@@ -121,29 +124,34 @@ class LogSchema:
 
     def batch(self, rows: Sequence[Mapping[str, Any]]) -> pa.RecordBatch:
         """Turn rows into columns; a value that does not fit its column becomes null."""
-        arrays = []
-        for name, kind in FIXED_COLUMNS.items():
-            values = [row.get(name) for row in rows]
-            if name == "groups":
-                values = [self._shown(one) for one in values]
-            arrays.append(_array(values, kind))
-        kept = [(place, one) for place, one in enumerate(self.features) if one in self.kept]
+        arrays = [_array(self._fixed(rows, name), kind) for name, kind in FIXED_COLUMNS.items()]
+        kept = {one.name for one in self.kept}
         inputs = [row.get("features") for row in rows]
-        for place, one in kept:
-            values = [
-                given[place] if type(given) is list else _feature(row, given, one.name, place)
-                for row, given in zip(rows, inputs, strict=True)
-            ]
-            arrays.append(_array(values, _TYPES[one.kind]))
+        for place, one in enumerate(self.features):
+            if one.name in kept:
+                values = [
+                    _feature(row, given, one.name, place)
+                    for row, given in zip(rows, inputs, strict=True)
+                ]
+                arrays.append(_array(values, _TYPES[one.kind]))
         return pa.RecordBatch.from_arrays(arrays, schema=self.arrow)
+
+    def _fixed(self, rows: Sequence[Mapping[str, Any]], name: str) -> list[Any]:
+        if name in self.redact and name not in _NEEDED:
+            return [None] * len(rows)
+        values = [row.get(name) for row in rows]
+        return [self._shown(one) for one in values] if name == "groups" else values
 
     def _shown(self, groups: Any) -> str | None:
         """Return a row's groups as JSON text without the redacted ones."""
         if groups is None or (isinstance(groups, str) and not self.redact):
             return groups
-        known = json.loads(groups) if isinstance(groups, str) else groups
-        shown = {key: one for key, one in known.items() if key not in self.redact}
-        return json.dumps(shown, ensure_ascii=False, sort_keys=True)
+        try:
+            known = json.loads(groups) if isinstance(groups, str) else groups
+            shown = {key: one for key, one in known.items() if key not in self.redact}
+            return json.dumps(shown, ensure_ascii=False, sort_keys=True)
+        except (AttributeError, TypeError, ValueError):
+            return None  # what cannot be read cannot be redacted
 
 
 def _feature(row: Mapping[str, Any], given: Any, name: str, place: int) -> Any:
@@ -151,7 +159,7 @@ def _feature(row: Mapping[str, Any], given: Any, name: str, place: int) -> Any:
         return row.get(feature_column(name))
     if isinstance(given, Mapping):
         return given.get(name)
-    return given[place]
+    return given[place] if place < len(given) else None
 
 
 class LogWriter:
@@ -241,7 +249,8 @@ class LogWriter:
                 self._segment = _Segment.create(self._folder, self._process, self._schema.arrow)
             self._segment.write(message)
         except Exception as error:  # noqa: BLE001
-            self._drop(len(rows), f"{type(error).__name__}: {error}")
+            with self._buffer_lock:
+                self._drop(len(rows), f"{type(error).__name__}: {error}")
             if self._segment is not None and self._segment.torn:
                 self._segment.close()
                 self._segment = None
@@ -353,7 +362,7 @@ class PredictionLog:
         features : sequence of NamedColumn
             The model's inputs, in the order in which rows give them.
         redact : sequence of str
-            Features and group attributes that are never written.
+            What is never written; see :class:`LogSchema`.
         inputs : bool, default True
             Whether inputs are written at all.
         """

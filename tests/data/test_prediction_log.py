@@ -101,14 +101,15 @@ def test_a_value_that_does_not_fit_becomes_null_and_harms_no_other(log):
             row(2, features=("x", 2.5, "yes", 5)),
             row(3, features=(float("nan"), 10**30, None, "\ud800")),
             row(4, features=(True, 3.0, False, b"\xff\x00")),
+            row(5, features=(2,)),
         ]
     )
     writer.flush()
     table = log.read("a")
-    assert table.column("n").to_pylist() == [1.0, None, None, 1.0]
-    assert table.column("i").to_pylist() == [2, None, None, 3]
-    assert table.column("b").to_pylist() == [True, None, None, False]
-    assert table.column("s").to_pylist() == ["é", "5", "?", "/wA="]
+    assert table.column("n").to_pylist() == [1.0, None, None, 1.0, 2.0]
+    assert table.column("i").to_pylist() == [2, None, None, 3, None]
+    assert table.column("b").to_pylist() == [True, None, None, False, None]
+    assert table.column("s").to_pylist() == ["é", "5", "?", "/wA=", None]
     assert writer.dropped == 0
 
 
@@ -143,6 +144,11 @@ def test_redacted_columns_are_never_written(log):
     assert "colour" not in table.schema.names
     assert table.column("groups").to_pylist() == ['{"race": "x"}', "{}"]
     assert b"red" not in next(log.root.rglob("*.arrow")).read_bytes()
+    hidden = log.writer("c", 1, "p", redact=["uid", "query_id"])
+    hidden.append([row(1, uid="somebody", groups="no JSON")])
+    hidden.flush()
+    (found,) = log.read("c").to_pylist()
+    assert (found["query_id"], found["uid"], found["groups"]) == (1, None, None)
     bare = log.writer("b", 1, "p", FEATURES, inputs=False)
     bare.append([row(1)])
     bare.flush()
