@@ -288,7 +288,7 @@ def pair_rows_to_tell(
     return least_rows(power)
 
 
-def least_rows(power: Callable[[int], float]) -> int | None:
+def least_rows(shown: Callable[[int], float], *, power: float = POWER) -> int | None:
     """Return the smallest sample size with enough power, rounded up to two digits.
 
     Power rises with the sample size but for the steps of counting, so bisection finds a size
@@ -296,8 +296,10 @@ def least_rows(power: Callable[[int], float]) -> int | None:
 
     Parameters
     ----------
-    power : callable
-        From a sample size to a probability.
+    shown : callable
+        From a sample size to the probability that a breach shows.
+    power : float, default 0.8
+        Probability that is enough.
 
     Returns
     -------
@@ -309,15 +311,15 @@ def least_rows(power: Callable[[int], float]) -> int | None:
     >>> least_rows(lambda n: n / 1000)
     800
     """
-    if power(MOST_ROWS) < POWER:
+    if shown(MOST_ROWS) < power:
         return None
     few, enough = 1, MOST_ROWS
     while enough - few > 1:
         # In the logarithm while the bounds are far apart, by halves when they are near.
         middle = math.isqrt(few * enough) if enough > 4 * few else (few + enough) // 2
-        few, enough = (few, middle) if power(middle) >= POWER else (middle, enough)
+        few, enough = (few, middle) if shown(middle) >= power else (middle, enough)
     told = two_digits(enough)
-    while power(told) < POWER:
+    while shown(told) < power:
         told = two_digits(told + 1)
     return told
 

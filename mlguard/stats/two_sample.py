@@ -37,7 +37,14 @@ from mlguard.stats.distances import (
 from mlguard.stats.interval import FloatArray, Interval, critical_value
 from mlguard.stats.multiplicity import bonferroni
 from mlguard.stats.proportions import newcombe_difference
-from mlguard.stats.support import MOST_ROWS, POWER, POWER_Z, least_rows, pair_power, two_digits
+from mlguard.stats.support import (
+    MOST_ROWS,
+    POWER,
+    least_rows,
+    pair_power,
+    smallest_limit,
+    two_digits,
+)
 
 __all__ = [
     "DriftJudgement",
@@ -290,6 +297,7 @@ def judge_drift(
     family_error: float = 0.05,
     min_rows: int = 30,
     decide: Decide = "evidence",
+    power: float = POWER,
 ) -> DriftJudgement:
     """Judge whether a window is distributed like the reference, but for what is tolerated.
 
@@ -314,6 +322,9 @@ def judge_drift(
         :func:`psi_rows_needed`.
     decide : {"evidence", "proof", "estimate"}, default "evidence"
         How the interval is held against the tolerance.
+    power : float, default 0.8
+        Probability with which drift of twice the tolerance must show for a window to have
+        support.  A monitor that gets another window soon may ask for less than a gate.
 
     Returns
     -------
@@ -352,8 +363,8 @@ def judge_drift(
 
     def wanted_size(limit: float) -> float:
         if statistic == "ks":
-            return _ks_size(limit, level)
-        return max(_psi_size(limit, n_cells, level), psi_rows_needed(n_cells, limit))
+            return _ks_size(limit, level, power)
+        return max(_psi_size(limit, n_cells, level, power), psi_rows_needed(n_cells, limit))
 
     def support() -> Support:
         return _size_support(wanted_size, tolerance, n_reference, n_window)
@@ -395,15 +406,15 @@ def _merge_rare(reference: FloatArray, window: FloatArray) -> tuple[FloatArray, 
     )
 
 
-def _ks_size(limit: float, confidence_level: float) -> float:
-    """Effective size at which a distance of twice the limit shows with :data:`POWER`."""
+def _ks_size(limit: float, confidence_level: float, power: float) -> float:
+    """Effective size at which a distance of twice the limit shows with this power."""
     # The distance at one edge has at most the variance of a fair coin.
-    return ((_dkw_band(1.0, confidence_level) + POWER_Z / 2) / limit) ** 2
+    return float((_dkw_band(1.0, confidence_level) + special.ndtri(power) / 2) / limit) ** 2
 
 
-def _psi_size(limit: float, n_cells: int, confidence_level: float) -> float:
-    """Effective size at which an index of twice the limit shows with :data:`POWER`."""
-    z = critical_value(confidence_level) + POWER_Z
+def _psi_size(limit: float, n_cells: int, confidence_level: float, power: float) -> float:
+    """Effective size at which an index of twice the limit shows with this power."""
+    z = critical_value(confidence_level) + float(special.ndtri(power))
     # The variance of the index is near 4 * 2 * limit / size + 2 * freedom / size**2, and z of
     # its roots must fit between the limit and twice the limit.
     first = 8 * limit
@@ -441,6 +452,7 @@ def judge_share_increase(
     family_error: float = 0.05,
     min_rows: int = 30,
     decide: Decide = "evidence",
+    power: float = POWER,
 ) -> DriftJudgement:
     """Judge whether a share, e.g. of missing values, rose by more than is tolerated.
 
@@ -452,7 +464,7 @@ def judge_share_increase(
         Hits among the rows of the window.
     tolerance : float, default 0.05
         Largest rise that is not called drift; a fall never is.
-    n_features, confidence_level, family_error, min_rows, decide
+    n_features, confidence_level, family_error, min_rows, decide, power
         As in :func:`judge_drift`.
 
     Returns
@@ -478,21 +490,21 @@ def judge_share_increase(
             n_reference_hits, n_reference, n_window_hits, n_window, confidence_level=level
         )
 
-    def power(limit: float, rows: int) -> float:
+    def shown(limit: float, rows: int) -> float:
         base = n_reference_hits / n_reference
         risen = min(1.0, base + 2 * limit)
-        found = pair_power(rows, n_reference, risen, base, limit=limit, z=critical_value(level))
-        return float(found)
+        return float(
+            pair_power(rows, n_reference, risen, base, limit=limit, z=critical_value(level))
+        )
 
     def support() -> Support:
-        if power(tolerance, n_window) >= POWER:
+        if shown(tolerance, n_window) >= power:
             return Support(enough=True, sizes=(n_window,))
-        grid = (limit / 100 for limit in range(1, 51))
         return Support(
             enough=False,
             sizes=(n_window,),
-            n_needed=least_rows(lambda rows: power(tolerance, rows)),
-            smallest_limit=next((one for one in grid if power(one, n_window) >= POWER), None),
+            n_needed=least_rows(lambda rows: shown(tolerance, rows), power=power),
+            smallest_limit=smallest_limit(lambda one: shown(one, n_window) >= power),
         )
 
     return _judge(

@@ -247,3 +247,14 @@ def test_a_constant_reference_has_no_unit():
     """Where the reference does not vary, any move is infinitely far."""
     assert wasserstein_normed([5, 0], [0, 5], [0.0, 1.0]) == math.inf
     assert wasserstein_normed([5, 0], [9, 0], [0.0, 1.0]) == 0.0
+
+
+def test_a_monitor_may_ask_for_less_power_than_a_gate():
+    """Fewer rows have support where half of the breaches need to show."""
+    reference, window = np.full(100, 1000), np.full(100, 1)
+    gate = judge_drift(reference, window, tolerance=0.1)
+    monitor = judge_drift(reference, window, tolerance=0.1, power=0.5)
+    assert monitor.n_needed < gate.n_needed
+    gate = judge_share_increase(100, 10_000, 1, 60, tolerance=0.05)
+    monitor = judge_share_increase(100, 10_000, 1, 60, tolerance=0.05, power=0.5)
+    assert monitor.n_needed is None or monitor.n_needed < gate.n_needed
