@@ -33,7 +33,7 @@ from mlguard.results import CheckResult, Finding, GateDecision, MonitorResult, V
 
 #: Monitors' checks that count something broken; one FAILED window of them is enough.
 HARD_CHECKS = frozenset({"service.model_errors", "service.load"})
-#: Rows that a hard check needs before it may act.
+#: Rows that a hard check needs before it may act, unless it says how many itself.
 HARD_N_MIN = 20
 #: FAILED windows in a row that roll back a version that is not confirmed yet.
 BAKING_ROLLBACK_AFTER = 2
@@ -302,7 +302,7 @@ def _ladder(
     if row[-1].sequential:
         return cap, f"{name} raised its alarm"
     # Any of the row, not its last: a later failure in fewer rows takes nothing back.
-    if any(is_hard(one) and (one.n or 0) >= HARD_N_MIN for one in row):
+    if any(is_hard(one) and (one.n or 0) >= (one.n_min or HARD_N_MIN) for one in row):
         return cap, f"{name} failed, and one window of it is enough"
     move_after = rules.rollback_after
     if standing.baking:

@@ -278,10 +278,11 @@ class Watcher:
             standing=self._standing(app, active, stopwatch, now),
             replay=self._replay,
         )
-        events += actor.act()
-        moved = any(one.kind in ("rolled_back", "default_output") for one in actor.events)
+        moved = actor.act()
         if not moved:
             actor.tidy()
+        events += actor.events
+        if not moved:
             self._confirm(watch, active, stopwatch, events)
         self._complaints.pop(app, None)
         return events

@@ -117,8 +117,8 @@ class Actor:
     def _key(self) -> tuple[str, int, int, str]:
         return self.watch.app, self.active.id, self.watch.state.generation, "policy"
 
-    def act(self) -> list[TickEvent]:
-        """Compare what is wanted with what was done, and do what is left."""
+    def act(self) -> bool:
+        """Compare what is wanted with what was done, do what is left; return whether it moved."""
         wishes: list[tuple[Action, str, list[MonitorResult]]] = []
         for name, history in self.watch.memory.history(
             self.watch.app, self.watch.state.generation
@@ -129,12 +129,8 @@ class Actor:
             action = decide(history, rules, self.watch.settings.auto, self.standing)
             wishes.append((action, name, history))
         # The gravest first: after a move the rest is about a version that no longer serves.
-        for action, name, history in sorted(
-            wishes, key=lambda one: (-one[0].level, not is_hard(one[2][-1]))
-        ):
-            if self._consider(action, name, history):
-                break
-        return self.events
+        wishes.sort(key=lambda one: (-one[0].level, not is_hard(one[2][-1])))
+        return any(self._consider(action, name, history) for action, name, history in wishes)
 
     def _said(self) -> dict[str, dict[str, Any]]:
         found = self.watch.memory.state(self._key) or {"said": {}}

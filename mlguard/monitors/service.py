@@ -3,8 +3,8 @@
 Two findings a window.  ``service.model_errors`` counts rows that were valid and on which the
 model raised, died or gave nonsense; it is a hard check, because such a row is broken whatever
 the world does.  A bad request is the caller's and is not counted, nor is an answer that came
-too late: a slow machine is no broken model.  ``service.default_ratio`` counts every default
-answer to a valid row, whatever the cause.
+too late: a slow machine is no broken model.  ``service.default_ratio`` counts the other default
+answers to valid rows, so that one cause is told once.
 
 A broken model should not need a whole window to be found: the first 20, 40, 80, … rows of an
 open window are looked at as well, and the error of all looks together is kept below the
@@ -85,11 +85,11 @@ class Service:
             ),
             self._share(
                 "default_ratio",
-                int((window.default & window.valid).sum()),
+                int((window.default & window.valid & ~ours).sum()),
                 window,
                 limit=self.settings.default_ratio,
                 looks=looks,
-                words="valid rows that got the default answer",
+                words="valid rows that got the default answer, the model not being at fault",
                 next_step="compare slo_ms in app.toml with the latencies on /metrics",
             ),
         ]
