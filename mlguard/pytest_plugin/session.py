@@ -67,7 +67,8 @@ class GateSession:
         if key not in self._subjects:
             project, settings = load_project(root), self.settings(root, app)
             model = self.config.getoption("--mlguard-model")
-            train_missing(settings, state_dir=project.state_dir)
+            if settings.model.train or not model:
+                train_missing(settings, state_dir=project.state_dir)
             self._subjects[key] = Subject(
                 project,
                 settings,
