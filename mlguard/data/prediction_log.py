@@ -9,157 +9,46 @@ Rules:
 
 1. Logging never disturbs serving.  :meth:`LogWriter.append` only buffers; what cannot be
    written (disk full, buffer full) is dropped and counted, nothing is raised.
-2. One message is written per flush.  A writer that dies loses what it had not flushed; the torn
-   end of its file is skipped by readers and cut off when the file is recovered.
-3. A writer holds a lock on its growing file.  A growing file that nobody locks was left by a
-   dead process: whoever opens the folder next turns it into Parquet.
-4. A closed segment appears under its final name only when it is whole.  Where a segment exists
-   in both forms, the Parquet one counts.
-
-Arrays and scalars are built from numpy buffers: ``pyarrow.array`` and ``pyarrow.scalar`` import
-pandas, which a serving process does not carry.
+2. A writer that dies loses what it had not flushed; the torn end of its file is skipped by
+   readers and cut off when the file is recovered.
+3. Whoever opens a folder next turns what dead writers left there into Parquet.
+4. Where a segment exists in both forms, the Parquet one counts, so that no row is read twice.
 """
 
 from __future__ import annotations
 
-import base64
-import fcntl
-import json
-import math
-import os
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
-import numpy as np
 import pyarrow as pa
 
-from mlguard.data.schema import Kind
-from mlguard.errors import DataError
+from mlguard.data.log_columns import (
+    FIXED_COLUMNS,
+    LogSchema,
+    NamedColumn,
+    alike,
+    array,
+    feature_column,
+    scalar,
+)
+from mlguard.data.log_segments import Segment, read_stream, recover, use_parquet
+
+__all__ = [
+    "FIXED_COLUMNS",
+    "LogSchema",
+    "LogWriter",
+    "NamedColumn",
+    "PredictionLog",
+    "feature_column",
+]
 
 #: Rows held in memory between two flushes; more are dropped and counted.
 BUFFER_ROWS = 200_000
 #: A growing segment is closed when it has this many bytes, so that readers skip what is old.
 SEGMENT_BYTES = 32 << 20
-
-#: The columns that every log has, beside one for each feature.
-FIXED_COLUMNS: dict[str, pa.DataType] = {
-    "query_id": pa.int64(),
-    "time": pa.float64(),
-    "generation": pa.int64(),
-    "default": pa.bool_(),
-    "explanation": pa.string(),
-    "output": pa.string(),
-    "score": pa.float64(),
-    "uid": pa.string(),
-    "groups": pa.string(),
-    "latency_ms": pa.float32(),
-    "valid": pa.bool_(),
-}
-#: Columns that rows are found by: they are written even where they are redacted.
-_NEEDED = frozenset({"query_id", "time", "generation", "default", "valid"})
-_PREFIX = "feature:"
-_TYPES: dict[Kind, pa.DataType] = {
-    "number": pa.float64(),
-    "integer": pa.int64(),
-    "boolean": pa.bool_(),
-    "category": pa.string(),
-    "text": pa.string(),
-    "time": pa.string(),
-}
-
-
-class NamedColumn(Protocol):
-    """What the log needs to know of a model's input."""
-
-    @property
-    def name(self) -> str:
-        """Name of the column."""
-
-    @property
-    def kind(self) -> Kind:
-        """What its values mean."""
-
-
-def feature_column(name: str) -> str:
-    """Return the log's column for a feature: its name, unless a fixed column has that name."""
-    clashes = name in FIXED_COLUMNS or name.startswith(_PREFIX)
-    return _PREFIX + name if clashes else name
-
-
-@dataclass(frozen=True)
-class LogSchema:
-    """The columns of one writer's segments.
-
-    Attributes
-    ----------
-    features : tuple of NamedColumn
-        The model's inputs, in the order in which rows give them.
-    redact : frozenset of str
-        Features, group attributes and fixed columns (``"uid"``, ``"score"``, …) whose values
-        are never written.
-    inputs : bool
-        Whether features are written at all.
-    """
-
-    features: tuple[NamedColumn, ...] = ()
-    redact: frozenset[str] = frozenset()
-    inputs: bool = True
-
-    @property
-    def kept(self) -> tuple[NamedColumn, ...]:
-        """The features that are written."""
-        if not self.inputs:
-            return ()
-        return tuple(one for one in self.features if one.name not in self.redact)
-
-    @property
-    def arrow(self) -> pa.Schema:
-        """The Arrow schema: the fixed columns, then the features."""
-        fields = [pa.field(name, kind) for name, kind in FIXED_COLUMNS.items()]
-        fields += [pa.field(feature_column(one.name), _TYPES[one.kind]) for one in self.kept]
-        return pa.schema(fields)
-
-    def batch(self, rows: Sequence[Mapping[str, Any]]) -> pa.RecordBatch:
-        """Turn rows into columns; a value that does not fit its column becomes null."""
-        arrays = [_array(self._fixed(rows, name), kind) for name, kind in FIXED_COLUMNS.items()]
-        kept = {one.name for one in self.kept}
-        inputs = [row.get("features") for row in rows]
-        for place, one in enumerate(self.features):
-            if one.name in kept:
-                values = [
-                    _feature(row, given, one.name, place)
-                    for row, given in zip(rows, inputs, strict=True)
-                ]
-                arrays.append(_array(values, _TYPES[one.kind]))
-        return pa.RecordBatch.from_arrays(arrays, schema=self.arrow)
-
-    def _fixed(self, rows: Sequence[Mapping[str, Any]], name: str) -> list[Any]:
-        if name in self.redact and name not in _NEEDED:
-            return [None] * len(rows)
-        values = [row.get(name) for row in rows]
-        return [self._shown(one) for one in values] if name == "groups" else values
-
-    def _shown(self, groups: Any) -> str | None:
-        """Return a row's groups as JSON text without the redacted ones."""
-        if groups is None or (isinstance(groups, str) and not self.redact):
-            return groups
-        try:
-            known = json.loads(groups) if isinstance(groups, str) else groups
-            shown = {key: one for key, one in known.items() if key not in self.redact}
-            return json.dumps(shown, ensure_ascii=False, sort_keys=True)
-        except (AttributeError, TypeError, ValueError):
-            return None  # what cannot be read cannot be redacted
-
-
-def _feature(row: Mapping[str, Any], given: Any, name: str, place: int) -> Any:
-    if given is None:
-        return row.get(feature_column(name))
-    if isinstance(given, Mapping):
-        return given.get(name)
-    return given[place] if place < len(given) else None
 
 
 class LogWriter:
@@ -196,7 +85,7 @@ class LogWriter:
         self._rows: list[Mapping[str, Any]] = []
         self._buffer_lock = threading.Lock()
         self._file_lock = threading.Lock()
-        self._segment: _Segment | None = None
+        self._segment: Segment | None = None
 
     def append(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """Take rows into the buffer.
@@ -238,7 +127,7 @@ class LogWriter:
                 path = self._segment.path
                 self._segment.close()
                 self._segment = None
-                _recover(path)
+                recover(path)
 
     def _write(self, rows: Sequence[Mapping[str, Any]]) -> None:
         # Rule 1: whatever goes wrong here, serving goes on.
@@ -246,7 +135,7 @@ class LogWriter:
             message = self._schema.batch(rows).serialize()
             if self._segment is None:
                 self._folder.mkdir(parents=True, exist_ok=True)
-                self._segment = _Segment.create(self._folder, self._process, self._schema.arrow)
+                self._segment = Segment.create(self._folder, self._process, self._schema.arrow)
             self._segment.write(message)
         except Exception as error:  # noqa: BLE001
             with self._buffer_lock:
@@ -264,70 +153,6 @@ class LogWriter:
     def _drop(self, n_rows: int, why: str) -> None:
         self.dropped += n_rows
         self.last_error = why
-
-
-class _Segment:
-    """One growing file: an Arrow IPC stream, locked while its writer lives."""
-
-    def __init__(self, path: Path, descriptor: int) -> None:
-        self.path = path
-        self.size = 0
-        self.torn = False
-        self._descriptor = descriptor
-
-    @classmethod
-    def create(cls, folder: Path, process: str, schema: pa.Schema) -> _Segment:
-        """Make and lock the next file of a process and write the schema into it."""
-        taken = [_sequence(path) for path in folder.glob(f"{process}-*.*")]
-        number = max(taken, default=-1) + 1
-        while True:
-            path = folder / f"{process}-{number:06d}.arrow"
-            number += 1
-            try:
-                descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o640)
-            except FileExistsError:
-                continue
-            if _lock(descriptor) and _is_at(descriptor, path):
-                segment = cls(path, descriptor)
-                try:
-                    segment.write(schema.serialize())
-                except OSError:
-                    segment.close()
-                    path.unlink(missing_ok=True)
-                    raise
-                return segment
-            # Somebody recovered the empty file between the two calls.
-            os.close(descriptor)
-
-    def write(self, message: Any) -> None:
-        """Append one message, or leave the file as it was and raise OSError."""
-        rest = memoryview(message)
-        try:
-            while rest:
-                rest = rest[os.write(self._descriptor, rest) :]
-        except OSError:
-            self._undo()
-            raise
-        self.size += len(memoryview(message))
-
-    def _undo(self) -> None:
-        """Cut off half a message: nothing behind it could be read."""
-        try:
-            os.ftruncate(self._descriptor, self.size)
-            os.lseek(self._descriptor, self.size, os.SEEK_SET)
-        except OSError:
-            self.torn = True
-
-    def sync(self) -> None:
-        """Wait until everything written is on the disk; what fails is not worth an answer."""
-        try:
-            os.fsync(self._descriptor)
-        except OSError:
-            self.torn = True
-
-    def close(self) -> None:
-        """Give up the lock; whoever comes next may turn the file into Parquet."""
-        os.close(self._descriptor)
 
 
 class PredictionLog:
@@ -413,7 +238,7 @@ class PredictionLog:
         ]
         if not tables:
             return LogSchema().arrow.empty_table()
-        whole = pa.concat_tables(_alike(tables), promote_options="permissive")
+        whole = pa.concat_tables(alike(tables), promote_options="permissive")
         return whole.sort_by([("time", "ascending"), ("query_id", "ascending")])
 
     def apps(self) -> list[str]:
@@ -460,7 +285,7 @@ class PredictionLog:
         return sorted(path for path in top.iterdir() if path.is_dir()) if top.is_dir() else []
 
     def _recover_in(self, folder: Path) -> int:
-        return sum(_recover(path) for path in sorted(folder.glob("*.arrow")))
+        return sum(recover(path) for path in sorted(folder.glob("*.arrow")))
 
     def _read_folder(self, folder: Path, wanted: _Wanted) -> Iterator[pa.Table]:
         done: set[str] = set()
@@ -485,31 +310,31 @@ class PredictionLog:
 
     def _read_segment(self, path: Path, wanted: _Wanted) -> pa.Table | None:
         if path.suffix == ".arrow":
-            return wanted.of(_read_stream(path))
+            return wanted.of(read_stream(path))
         if not wanted.may_be_in(self._range(path)):
             return None
-        return wanted.of(_parquet(path).read())
+        return wanted.of(use_parquet(path, lambda file: file.read()))
 
     def _range(self, path: Path) -> dict[str, tuple[Any, Any]]:
         """Return least and largest time, generation and query id of a closed segment."""
         if path not in self._ranges:
-            metadata = _parquet(path).metadata
-            names = [metadata.schema.column(place).name for place in range(metadata.num_columns)]
-            found: dict[str, tuple[Any, Any]] = {}
-            for name in ("time", "generation", "query_id"):
-                groups = (metadata.row_group(i) for i in range(metadata.num_row_groups))
-                parts = [group.column(names.index(name)).statistics for group in groups]
-                bounds = [
-                    (one.min, one.max) for one in parts if one is not None and one.has_min_max
-                ]
-                whole = bool(bounds) and len(bounds) == len(parts)
-                found[name] = (
-                    (min(low for low, _ in bounds), max(high for _, high in bounds))
-                    if whole
-                    else (None, None)
-                )
-            self._ranges[path] = found
+            self._ranges[path] = use_parquet(path, lambda file: _ranges(file.metadata))
         return self._ranges[path]
+
+
+def _ranges(metadata: Any) -> dict[str, tuple[Any, Any]]:
+    """Return least and largest value by column; None where the statistics do not say."""
+    names = [metadata.schema.column(place).name for place in range(metadata.num_columns)]
+    groups = [metadata.row_group(place) for place in range(metadata.num_row_groups)]
+    found: dict[str, tuple[Any, Any]] = {}
+    for name in ("time", "generation", "query_id"):
+        parts = [group.column(names.index(name)).statistics for group in groups]
+        known = [one for one in parts if one is not None and one.has_min_max]
+        # A part without statistics may hold anything.
+        found[name] = (None, None)
+        if known and len(known) == len(parts):
+            found[name] = (min(one.min for one in known), max(one.max for one in known))
+    return found
 
 
 @dataclass(frozen=True)
@@ -543,202 +368,14 @@ class _Wanted:
 
         conditions = []
         if self.generation is not None:
-            conditions.append(pc.equal(table["generation"], _scalar(self.generation, pa.int64())))
+            conditions.append(pc.equal(table["generation"], scalar(self.generation, pa.int64())))
         if self.since is not None:
-            conditions.append(pc.greater_equal(table["time"], _scalar(self.since, pa.float64())))
+            conditions.append(pc.greater_equal(table["time"], scalar(self.since, pa.float64())))
         if self.until is not None:
-            conditions.append(pc.less(table["time"], _scalar(self.until, pa.float64())))
+            conditions.append(pc.less(table["time"], scalar(self.until, pa.float64())))
         if self.query_ids is not None:
-            ids = _array([int(one) for one in self.query_ids], pa.int64())
+            ids = array([int(one) for one in self.query_ids], pa.int64())
             conditions.append(pc.is_in(table["query_id"], value_set=ids))
         for condition in conditions[1:]:
             conditions[0] = pc.and_(conditions[0], condition)
         return table.filter(conditions[0]) if conditions else table
-
-
-# --- files ---------------------------------------------------------------------------------
-
-
-def _sequence(path: Path) -> int:
-    number = path.stem.rpartition("-")[2]
-    return int(number) if number.isdigit() else -1
-
-
-def _lock(descriptor: int) -> bool:
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        return False
-    return True
-
-
-def _is_at(descriptor: int, path: Path) -> bool:
-    try:
-        return os.path.samestat(os.fstat(descriptor), path.stat())
-    except FileNotFoundError:
-        return False
-
-
-def _read_stream(path: Path) -> pa.Table:
-    """Return the whole messages of a growing or torn file."""
-    # Not mapped into memory: its writer may cut off half a message meanwhile.
-    stream = pa.BufferReader(path.read_bytes())
-    batches = []
-    try:
-        reader = pa.ipc.open_stream(stream)
-        schema = reader.schema
-    except (pa.ArrowException, OSError):
-        return LogSchema().arrow.empty_table()
-    try:
-        while True:
-            batch = reader.read_next_batch()
-            # After a power cut there may be anything, and Arrow trusts what it reads.
-            batch.validate(full=True)
-            batches.append(batch)
-    except (StopIteration, pa.ArrowException, OSError):
-        return pa.Table.from_batches(batches, schema=schema)
-
-
-def _parquet(path: Path) -> Any:
-    import pyarrow.parquet as pq
-
-    try:
-        return pq.ParquetFile(path)
-    except (pa.ArrowInvalid, OSError) as error:
-        if isinstance(error, FileNotFoundError):
-            raise
-        raise DataError(
-            f"{path} is a damaged segment of the prediction log: {error}",
-            hint="move it away; its rows are lost",
-        ) from error
-
-
-def _recover(path: Path) -> int:
-    """Turn a growing file that nobody locks into Parquet; return 1 if it was done."""
-    import pyarrow.parquet as pq
-
-    try:
-        descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
-    except OSError:
-        return 0
-    try:
-        if not _lock(descriptor) or not _is_at(descriptor, path):
-            return 0
-        closed = path.with_suffix(".parquet")
-        table = _read_stream(path)
-        if table.num_rows and not closed.exists():
-            draft = path.with_suffix(".parquet.tmp")
-            try:
-                pq.write_table(table, draft, compression="zstd")
-                _sync(draft)
-                draft.replace(closed)
-            except (OSError, pa.ArrowException):
-                draft.unlink(missing_ok=True)
-                return 0  # the disk is full: the rows stay readable where they are
-        path.unlink(missing_ok=True)
-        return 1
-    finally:
-        os.close(descriptor)
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _alike(tables: Sequence[pa.Table]) -> list[pa.Table]:
-    """Make a column text in all tables where versions disagree about what it is."""
-    kinds: dict[str, set[str]] = {}
-    for table in tables:
-        for one in table.schema:
-            kinds.setdefault(one.name, set()).add(_family(one.type))
-    mixed = {name for name, found in kinds.items() if len(found) > 1}
-    return [_as_texts(table, mixed) for table in tables]
-
-
-def _family(kind: pa.DataType) -> str:
-    """Return what a type can be promoted within: integers and floats are both numbers."""
-    if pa.types.is_integer(kind) or pa.types.is_floating(kind):
-        return "number"
-    return str(kind)
-
-
-def _as_texts(table: pa.Table, names: set[str]) -> pa.Table:
-    fields = [one.with_type(pa.string()) if one.name in names else one for one in table.schema]
-    return table.cast(pa.schema(fields))
-
-
-# --- arrays without pandas -----------------------------------------------------------------
-
-
-def _array(values: Sequence[Any], kind: pa.DataType) -> pa.Array:
-    """Build an Arrow array; None, NaN and what does not fit become null."""
-    if pa.types.is_string(kind):
-        return _string_array([_as_text(one) for one in values])
-    if pa.types.is_boolean(kind):
-        present = np.array([isinstance(one, (bool, np.bool_)) for one in values], np.bool_)
-        truth = np.array([one is not None and bool(one) for one in values], np.bool_) & present
-        return _assemble(kind, present, pa.py_buffer(_bits(truth)))
-    if pa.types.is_integer(kind):
-        whole = [_as_int(one) for one in values]
-        present = np.array([one is not None for one in whole], np.bool_)
-        numbers = np.array([one or 0 for one in whole], np.int64)
-        return _assemble(kind, present, pa.py_buffer(numbers))
-    try:
-        reals = np.array(values, np.float64)
-    except (TypeError, ValueError, OverflowError):
-        reals = np.array([_as_float(one) for one in values], np.float64)
-    data = reals.astype(kind.to_pandas_dtype())
-    return _assemble(kind, ~np.isnan(reals), pa.py_buffer(data))
-
-
-def _scalar(value: float, kind: pa.DataType) -> pa.Scalar:
-    return _array([value], kind)[0]
-
-
-def _assemble(kind: pa.DataType, present: np.ndarray[Any, Any], *data: pa.Buffer) -> pa.Array:
-    validity = None if present.all() else pa.py_buffer(_bits(present))
-    return pa.Array.from_buffers(kind, len(present), [validity, *data])
-
-
-def _bits(flags: np.ndarray[Any, Any]) -> bytes:
-    return np.packbits(flags, bitorder="little").tobytes()
-
-
-def _string_array(texts: Sequence[str | None]) -> pa.Array:
-    # JSON may carry half a surrogate pair, which UTF-8 cannot.
-    encoded = [b"" if one is None else one.encode("utf-8", "replace") for one in texts]
-    offsets = np.zeros(len(encoded) + 1, np.int32)
-    np.cumsum([len(one) for one in encoded], out=offsets[1:])
-    present = np.array([one is not None for one in texts], np.bool_)
-    return _assemble(pa.string(), present, pa.py_buffer(offsets), pa.py_buffer(b"".join(encoded)))
-
-
-def _as_text(value: Any) -> str | None:
-    if value is None or isinstance(value, str):
-        return value
-    if isinstance(value, float) and math.isnan(value):
-        return None
-    if isinstance(value, bytes):
-        return base64.b64encode(value).decode("ascii")
-    return str(value)
-
-
-def _as_int(value: Any) -> int | None:
-    if isinstance(value, (float, np.floating)) and not float(value).is_integer():
-        return None
-    try:
-        number = int(value)
-    except (TypeError, ValueError, OverflowError):
-        return None
-    return number if -(2**63) <= number < 2**63 else None
-
-
-def _as_float(value: Any) -> float:
-    try:
-        return float(value)
-    except (TypeError, ValueError, OverflowError):
-        return math.nan

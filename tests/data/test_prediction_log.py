@@ -394,9 +394,12 @@ def test_a_damaged_closed_segment_is_named(log):
     writer.append([row(1)])
     writer.close()
     (path,) = log.root.rglob("*.parquet")
-    path.write_bytes(b"PAR1 nonsense")
-    with pytest.raises(DataError, match=r"p-000000\.parquet is a damaged segment"):
-        log.read("a")
+    content = bytearray(path.read_bytes())
+    content[content.index(b"red")] ^= 1
+    for damage in (bytes(content), b"PAR1 nonsense"):
+        path.write_bytes(damage)
+        with pytest.raises(DataError, match=r"p-000000\.parquet is a damaged segment"):
+            PredictionLog(log.root).read("a")
 
 
 def test_reading_skips_segments_by_their_statistics(log, monkeypatch):

@@ -1,0 +1,187 @@
+"""Files of the prediction log: growing, torn, closed.
+
+A growing file is an Arrow IPC stream that its writer locks.  One message is written per flush;
+half a message is cut off again, so that what stands in front of it can always be read.  A file
+that nobody locks was left by a dead process, and :func:`recover` turns it into Parquet under
+its final name, which appears only when it is whole.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import glob
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pyarrow as pa
+
+from mlguard.data.log_columns import LogSchema
+from mlguard.errors import DataError
+
+Result = TypeVar("Result")
+
+
+class Segment:
+    """One growing file: an Arrow IPC stream, locked while its writer lives."""
+
+    def __init__(self, path: Path, descriptor: int) -> None:
+        self.path = path
+        self.size = 0
+        self.torn = False
+        self._descriptor = descriptor
+
+    @classmethod
+    def create(cls, folder: Path, process: str, schema: pa.Schema) -> Segment:
+        """Make and lock the next file of a process and write the schema into it."""
+        taken = [_sequence(path) for path in folder.glob(f"{glob.escape(process)}-*.*")]
+        number = max(taken, default=-1) + 1
+        while True:
+            path = folder / f"{process}-{number:06d}.arrow"
+            number += 1
+            try:
+                descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o640)
+            except FileExistsError:
+                continue
+            if _lock(descriptor) and _is_at(descriptor, path):
+                segment = cls(path, descriptor)
+                try:
+                    segment.write(schema.serialize())
+                except OSError:
+                    segment.close()
+                    path.unlink(missing_ok=True)
+                    raise
+                return segment
+            # Somebody recovered the empty file between the two calls.
+            os.close(descriptor)
+
+    def write(self, message: Any) -> None:
+        """Append one message, or leave the file as it was and raise OSError."""
+        rest = memoryview(message)
+        try:
+            while rest:
+                rest = rest[os.write(self._descriptor, rest) :]
+        except OSError:
+            self._undo()
+            raise
+        self.size += len(memoryview(message))
+
+    def _undo(self) -> None:
+        """Cut off half a message: nothing behind it could be read."""
+        try:
+            os.ftruncate(self._descriptor, self.size)
+            os.lseek(self._descriptor, self.size, os.SEEK_SET)
+        except OSError:
+            self.torn = True
+
+    def sync(self) -> None:
+        """Wait until everything written is on the disk; what fails is not worth an answer."""
+        try:
+            os.fsync(self._descriptor)
+        except OSError:
+            self.torn = True
+
+    def close(self) -> None:
+        """Give up the lock; whoever comes next may turn the file into Parquet."""
+        os.close(self._descriptor)
+
+
+def _sequence(path: Path) -> int:
+    number = path.stem.rpartition("-")[2]
+    return int(number) if number.isdigit() else -1
+
+
+def _lock(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
+
+
+def _is_at(descriptor: int, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(descriptor), path.stat())
+    except FileNotFoundError:
+        return False
+
+
+def read_stream(path: Path) -> pa.Table:
+    """Return the whole messages of a growing or torn file."""
+    # Not mapped into memory: its writer may cut off half a message meanwhile.
+    stream = pa.BufferReader(path.read_bytes())
+    batches = []
+    try:
+        reader = pa.ipc.open_stream(stream)
+        schema = reader.schema
+    except (pa.ArrowException, OSError):
+        return LogSchema().arrow.empty_table()
+    try:
+        while True:
+            batch = reader.read_next_batch()
+            # After a power cut there may be anything, and Arrow trusts what it reads.
+            batch.validate(full=True)
+            batches.append(batch)
+    except (StopIteration, pa.ArrowException, OSError):
+        return pa.Table.from_batches(batches, schema=schema)
+
+
+def use_parquet(path: Path, use: Callable[[Any], Result]) -> Result:
+    """Open a closed segment as a ``pyarrow.parquet.ParquetFile`` and use it.
+
+    Raises
+    ------
+    FileNotFoundError
+        If it is gone.
+    DataError
+        If it is damaged.
+    """
+    import pyarrow.parquet as pq
+
+    try:
+        with pq.ParquetFile(path, page_checksum_verification=True) as file:
+            return use(file)
+    except FileNotFoundError:
+        raise
+    except (pa.ArrowException, OSError) as error:
+        raise DataError(
+            f"{path} is a damaged segment of the prediction log: {error}",
+            hint="move it away; its rows are lost",
+        ) from error
+
+
+def recover(path: Path) -> int:
+    """Turn a growing file that nobody locks into Parquet; return 1 if it was done."""
+    import pyarrow.parquet as pq
+
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    except OSError:
+        return 0
+    try:
+        if not _lock(descriptor) or not _is_at(descriptor, path):
+            return 0
+        closed = path.with_suffix(".parquet")
+        table = read_stream(path)
+        if table.num_rows and not closed.exists():
+            draft = path.with_suffix(".parquet.tmp")
+            try:
+                pq.write_table(table, draft, compression="zstd", write_page_checksum=True)
+                _sync(draft)
+                draft.replace(closed)
+            except (OSError, pa.ArrowException):
+                draft.unlink(missing_ok=True)
+                return 0  # the disk is full: the rows stay readable where they are
+        path.unlink(missing_ok=True)
+        return 1
+    finally:
+        os.close(descriptor)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
