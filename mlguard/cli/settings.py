@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from enum import Enum
-from pathlib import Path
 from typing import Any
 
 from mlguard.cli.terminal import Line
@@ -65,6 +64,6 @@ def _toml(value: Any) -> str:
         return (
             "{" + ", ".join(f"{json.dumps(key)} = {_toml(one)}" for key, one in value.items()) + "}"
         )
-    if isinstance(value, Path):
-        value = str(value)
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
     return json.dumps(value, ensure_ascii=False)
