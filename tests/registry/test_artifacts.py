@@ -68,7 +68,7 @@ def test_an_empty_file_is_bytes_too(store, tmp_path):
 
 def test_a_file_that_cannot_be_read_is_a_registry_error(store, tmp_path):
     """A missing file names itself."""
-    with pytest.raises(RegistryError, match="nothing.skops"):
+    with pytest.raises(RegistryError, match=r"nothing\.skops"):
         store.put(tmp_path / "nothing.skops")
 
 

@@ -10,7 +10,7 @@ import pytest
 import sqlalchemy
 
 from mlguard.config import ProjectSettings
-from mlguard.errors import ConfigError, RegistryError, UsageError
+from mlguard.errors import ConfigError, MlguardError, RegistryError, UsageError
 from mlguard.registry import Registry, database
 from mlguard.registry.database import Database
 from mlguard.registry.tables import REVISIONS, metadata
@@ -115,12 +115,12 @@ def test_an_older_mlguard_refuses_a_newer_schema(house):
 def test_two_first_openings_at_once_make_one_registry(tmp_path):
     """Both succeed; the schema is made once."""
     project = ProjectSettings(root=tmp_path)
-    errors: list[Exception] = []
+    errors: list[MlguardError] = []
 
     def create() -> None:
         try:
             Registry.open(project).close()
-        except Exception as error:
+        except MlguardError as error:
             errors.append(error)
 
     threads = [threading.Thread(target=create) for _ in range(3)]
@@ -190,7 +190,7 @@ def test_waiting_for_another_writer_is_bounded(sqlite_house, monkeypatch):
     other = sqlite3.connect(impatient.path, isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
     started = time.monotonic()
-    with pytest.raises(RegistryError, match="busy for 0.2 s") as caught, impatient.write():
+    with pytest.raises(RegistryError, match=r"busy for 0\.2 s") as caught, impatient.write():
         pass
     assert time.monotonic() - started < 5
     assert caught.value.data["clause"] == "busy"
@@ -254,9 +254,13 @@ def test_a_full_disk_fails_cleanly(sqlite_house):
         pages = connection.exec_driver_sql("PRAGMA page_count").scalar()
         connection.exec_driver_sql(f"PRAGMA max_page_count={pages}")
     before = sqlite_house.facts()
-    with pytest.raises(RegistryError, match="disk") as caught:
+
+    def fill() -> None:
         for _ in range(200):
             registry.record_monitor_result("iris", _long_result())
+
+    with pytest.raises(RegistryError, match="disk") as caught:
+        fill()
     assert caught.value.data["clause"] == "full"
     assert sqlite_house.facts() == before
     with registry.database.read() as connection:
