@@ -15,8 +15,9 @@ A row whose score is not finite is not valid; the others of its batch are.
 from __future__ import annotations
 
 import contextlib
+import types
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 _DTYPES: dict[str, Any] = {"doubles": np.float64, "floats": np.float32, "ints": np.int64}
+#: Objects that hold no estimators, or the whole program.
+_NO_PARTS = (type, types.ModuleType, types.FunctionType)
 #: Object arrays larger than this hold data, not the parts of an ensemble.
 _LARGEST_ENSEMBLE = 100_000
 
@@ -321,7 +324,7 @@ def _fitted_classes(estimator: Any, schema: InputSchema) -> npt.NDArray[Any] | N
 
 
 def _parts(estimator: Any) -> Iterator[Any]:
-    """Yield an estimator and the estimators that it is made of."""
+    """Yield an estimator and the objects that it is made of, wrappers of no known kind too."""
     seen: set[int] = set()
     waiting = [estimator]
     while waiting:
@@ -336,7 +339,7 @@ def _parts(estimator: Any) -> Iterator[Any]:
         elif isinstance(one, np.ndarray):
             if one.dtype == object and one.size <= _LARGEST_ENSEMBLE:
                 waiting.extend(one.ravel().tolist())
-        elif hasattr(one, "get_params") and hasattr(one, "__dict__"):
+        elif hasattr(one, "__dict__") and not isinstance(one, _NO_PARTS):
             yield one
             waiting.extend(vars(one).values())
 
@@ -356,10 +359,11 @@ def _knows_names(estimator: Any) -> bool:
 
 def _selects_by_name(estimator: Any) -> bool:
     """Whether some part picks columns by name, which only a data frame has."""
-    for one in _parts(estimator):
-        for _, _, columns in getattr(one, "transformers_", ()):
-            picked = [columns] if isinstance(columns, str) else columns
-            if not isinstance(picked, slice) and any(isinstance(name, str) for name in picked):
+    for part in _parts(estimator):
+        for _, _, columns in vars(part).get("transformers_", ()):
+            if isinstance(columns, str):
+                return True
+            if isinstance(columns, Iterable) and any(isinstance(one, str) for one in columns):
                 return True
     return False
 

@@ -7,12 +7,14 @@ import warnings
 import numpy as np
 import pandas as pd
 import pytest
+from sklearn.calibration import CalibratedClassifierCV
+from sklearn.compose import ColumnTransformer, make_column_selector
 from sklearn.dummy import DummyClassifier
 from sklearn.ensemble import BaggingClassifier, RandomForestClassifier, VotingClassifier
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LinearRegression, LogisticRegression, RidgeClassifier
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import OneHotEncoder, StandardScaler
+from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, StandardScaler
 from sklearn.svm import SVC
 
 from mlguard.errors import DataError, IntegrityError, ModelRunError
@@ -187,16 +189,28 @@ def test_a_model_that_knows_names_takes_arrays_in_silence(model, two):
     assert found.labels.tolist() == model.predict(frame).tolist()
 
 
-def test_a_model_that_picks_columns_by_name_gets_them(two):
-    """A column transformer over numbers gets a data frame even from arrays."""
-    from sklearn.compose import ColumnTransformer
-
-    pick = ColumnTransformer([("s", StandardScaler(), ["b"])])
-    model = make_pipeline(pick, LogisticRegression()).fit(two[["a", "b"]], two["y"])
+@pytest.mark.parametrize("wrap", [None, CalibratedClassifierCV], ids=["bare", "wrapped"])
+@pytest.mark.parametrize(
+    "columns", [["b"], "b", make_column_selector("b")], ids=["list", "name", "selector"]
+)
+def test_a_model_that_picks_columns_by_name_gets_them(wrap, columns, two):
+    """A column transformer over numbers gets a data frame even from arrays, however deep it is."""
+    as_column = FunctionTransformer(lambda column: np.asarray(column).reshape(-1, 1))
+    pick = ColumnTransformer([("s", as_column, columns)])
+    model = make_pipeline(pick, LogisticRegression())
+    model = (model if wrap is None else wrap(model)).fit(two[["a", "b"]], two["y"])
     predictor = Predictor(model, TWO)
     assert predictor.needs_pandas
     rows = two[["a", "b"]].to_numpy()
     assert predictor.predict(rows).labels.tolist() == model.predict(two[["a", "b"]]).tolist()
+
+
+def test_a_model_that_picks_columns_by_place_needs_no_names(two):
+    """A column transformer by number takes arrays."""
+    pick = ColumnTransformer([("s", StandardScaler(), [1]), ("t", "passthrough", slice(0, 1))])
+    x = two[["a", "b"]].to_numpy()
+    model = make_pipeline(pick, LogisticRegression()).fit(x, two["y"])
+    assert not Predictor(model, TWO).needs_pandas
 
 
 def test_texts_reach_the_model_one_by_one():
