@@ -1,9 +1,11 @@
 """Real models, and a project whose versions are deployed by the registry's own steps."""
 
+import asyncio
 import importlib.util
 import signal
 import subprocess
 import sys
+import threading
 import time
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -88,17 +90,32 @@ def iris(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     return bundle_of(model, tmp_path_factory.mktemp("iris") / "iris.skops", schema)
 
 
+def module_of(name: str):
+    """Import a module of ``models/`` under the name that a model's process knows it by."""
+    spec = importlib.util.spec_from_file_location(name, MODELS / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
 @pytest.fixture(scope="session")
-def constant(tmp_path_factory: pytest.TempPathFactory):
-    """Makes models of two doubles that answer one class, whatever comes."""
+def importable():
+    """Lets the models' processes import what is in ``models/``."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", str(MODELS))
+        yield
+
+
+@pytest.fixture(scope="session")
+def constant(tmp_path_factory: pytest.TempPathFactory, importable):
+    """Makes models of two doubles that answer one class; quick to load."""
+    module = module_of("constant")
 
     def make(label: int) -> Bundle:
         folder = tmp_path_factory.mktemp(f"constant{label}")
-        rows = np.array([[0.0, 0.0], [1.0, 1.0]])
-        model = LogisticRegression().fit(rows, [0, 1])
-        model.coef_ = np.zeros_like(model.coef_)
-        model.intercept_ = np.array([5.0 if label else -5.0])
-        return bundle_of(model, folder / "model.skops", doubles(2))
+        settings = settings_of(model={"allow_pickle": True})
+        return bundle_of(module.Constant(label), folder / "model.joblib", doubles(2), settings)
 
     return make
 
@@ -144,21 +161,22 @@ def table(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
 
 
 @pytest.fixture(scope="session")
-def misbehaving():
-    """The module of misbehaving models, importable by name."""
-    spec = importlib.util.spec_from_file_location("misbehaving", MODELS / "misbehaving.py")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["misbehaving"] = module
-    spec.loader.exec_module(module)
-    return module
+def misbehaving(importable):
+    """The module of misbehaving models."""
+    return module_of("misbehaving")
 
 
 @pytest.fixture
-def moody(misbehaving, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bundle:
+def moody(misbehaving, tmp_path: Path) -> Bundle:
     """A model that misbehaves on demand, in a file of its own."""
-    monkeypatch.setenv("PYTHONPATH", str(MODELS))
     settings = settings_of(model={"allow_pickle": True})
     return bundle_of(misbehaving.Moody(), tmp_path / "moody.joblib", doubles(2), settings)
+
+
+@pytest.fixture(scope="session")
+def echo(importable):
+    """The module of the model that answers what it was asked."""
+    return module_of("echo")
 
 
 APP_TOML = """
@@ -195,7 +213,7 @@ class Project:
         self,
         name: str,
         *,
-        input: str = "doubles",
+        input: str = "doubles",  # noqa: A002 - the key of app.toml
         slo_ms: float = 2000,
         default_output: str = "None",
         more: str = "",
@@ -291,6 +309,36 @@ def serving(project: Project, *monitors: str, **options: Any):
         process.stdout.close()
 
 
+@contextmanager
+def fronted(project: Project):
+    """Run one front end in this process, on a port of its own; yields it and its URL."""
+    from mlguard.server_app import app_of
+    from mlguard.serving.front import Front
+    from mlguard.serving.listening import listen
+    from mlguard.serving.uvicorn_server import QuietServer
+
+    listener = listen("127.0.0.1", 0)
+    url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+    started = threading.Event()
+    made: list[Any] = []
+
+    async def serve() -> None:
+        front = Front(project.settings, url=url)
+        server = QuietServer(app_of(front), on_started=started.set, lifespan="on")
+        made.extend((front, server))
+        await server.serve(sockets=[listener])
+
+    thread = threading.Thread(target=lambda: asyncio.run(serve()), daemon=True)
+    thread.start()
+    try:
+        assert started.wait(60)
+        yield made[0], url
+    finally:
+        made[1].should_exit = True
+        thread.join(30)
+        listener.close()
+
+
 # Test modules cannot import a conftest; what they call comes to them as a fixture.
 @pytest.fixture(scope="session", name="eventually")
 def _eventually():
@@ -300,6 +348,11 @@ def _eventually():
 @pytest.fixture(scope="session", name="serving")
 def _serving():
     return serving
+
+
+@pytest.fixture(scope="session", name="fronted")
+def _fronted():
+    return fronted
 
 
 @pytest.fixture(scope="session", name="settings_of")

@@ -3,7 +3,6 @@
 import base64
 import json
 import socket
-from pathlib import Path
 
 import httpx
 import numpy as np
@@ -277,9 +276,19 @@ def test_an_id_not_given_out_yet_is_404(ask):
 
 @pytest.mark.parametrize(
     "body",
-    ["", "[]", "{}", '{"query_id": 1}', '{"label": 1}', '{"query_id": "1", "label": 1}']
-    + ['{"query_id": 1, "label": null}', '{"query_id": 1, "label": [1]}', '{"uid": 1, "label": 1}']
-    + ['{"query_id": 1.5, "label": 1}', '{"query_id": 1, "label": NaN}'],
+    [
+        "",
+        "[]",
+        "{}",
+        '{"query_id": 1}',
+        '{"label": 1}',
+        '{"query_id": "1", "label": 1}',
+        '{"query_id": 1, "label": null}',
+        '{"query_id": 1, "label": [1]}',
+        '{"uid": 1, "label": 1}',
+        '{"query_id": 1.5, "label": 1}',
+        '{"query_id": 1, "label": NaN}',
+    ],
 )
 def test_what_is_no_label_is_400(ask, body):
     """Malformed, missing or mistyped keys, a label that is no scalar."""
@@ -333,12 +342,8 @@ def test_tables_by_name_and_by_position(table, settings_of):
 
 
 @pytest.mark.parametrize("kind", ["strings", "bytes"])
-def test_texts_and_bytes_reach_the_model_unchanged(kind, settings_of, bundle_of, tmp_path, monkeypatch):
+def test_texts_and_bytes_reach_the_model_unchanged(kind, echo, settings_of, bundle_of, tmp_path):
     """The model sees exactly what was sent; its string output is JSON where it is JSON."""
-    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent / "models"))
-    monkeypatch.syspath_prepend(Path(__file__).parent / "models")
-    import echo
-
     settings = settings_of(
         name="echo", app={"input": kind, "slo_ms": 5000}, model={"allow_pickle": True}
     )

@@ -143,8 +143,9 @@ def test_a_burst_of_memory_is_refused_in_the_child(server, moods):
         assert all(one["default"] or one["output"] == 1 for one in answers)
         for one in answers:
             if one["default"]:
-                assert "Memory" in one["default_explanation"] or "process" in (
-                    one["default_explanation"]
+                assert (
+                    "Memory" in one["default_explanation"]
+                    or "process" in (one["default_explanation"])
                 )
 
 

@@ -76,11 +76,13 @@ def fronts(process: subprocess.Popen[str]) -> list[psutil.Process]:
 
 def test_switches_under_traffic_lose_nothing(project, constant, serving):
     """Deploys and rollbacks under continuous traffic: every answer is a 200 of the model, and
-    version, generation and output always belong together."""
+    version, generation and output always belong together.  Ctrl-C ends it without a word."""
     project.app("app")
     first, second = constant(0), constant(1)
     project.deploy("app", first, name="v0")
-    with serving(project) as (process, url):
+    # A group of its own and a pipe for stderr: Ctrl-C goes to the whole group, and is quiet.
+    options = {"stderr": subprocess.PIPE, "process_group": 0}
+    with serving(project, **options) as (process, url):
         assert httpx.post(f"{url}/app/predict", content=BODY).json()["output"] == 0
         callers = [Traffic(url) for _ in range(4)]
         for caller in callers:
@@ -108,10 +110,12 @@ def test_switches_under_traffic_lose_nothing(project, constant, serving):
         for caller in callers:
             order = [generation for _, generation, _ in caller.versions]
             assert order == sorted(order)
-        started = time.monotonic()
-        process.send_signal(signal.SIGTERM)
+        os.killpg(process.pid, signal.SIGINT)
         assert process.wait(30) == 0
-        assert time.monotonic() - started < 15
+        said = process.stderr.read().splitlines()
+        process.stderr.close()
+        # A pickled model is warned about while it loads; that was not the Ctrl-C.
+        assert [line for line in said if "Pickle" not in line and "load_model(" not in line] == []
     # Everything that was answered is in the log, under the version that answered it.
     log = PredictionLog(project.settings.log_dir)
     rows = log.read("app").to_pylist()
@@ -140,7 +144,9 @@ def test_kill_9_of_a_front_end(project, constant, serving, eventually):
         answered = httpx.post(f"{url}/app/predict", content=BODY, timeout=30)
         assert answered.json()["output"] == 1
         assert time.monotonic() - killed_at < 20
-        eventually(lambda: not any(one.is_running() and one.status() != "zombie" for one in replicas))
+        eventually(
+            lambda: not any(one.is_running() and one.status() != "zombie" for one in replicas)
+        )
         known = len(caller.labelled)
         eventually(lambda: len(caller.labelled) > known + 20)
         caller.end()
@@ -152,6 +158,8 @@ def test_kill_9_of_a_front_end(project, constant, serving, eventually):
         assert reply.status_code == 200
         reply = httpx.post(f"{url}/app/update", json={"query_id": 2**40, "label": 1})
         assert reply.status_code == 404
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(30) == 0
     labels = LabelStore(default_url(project.settings.log_dir, "app"))
     stored = labels.get(caller.labelled)
     labels.close()
@@ -178,7 +186,9 @@ def test_kill_9_of_the_supervisor_ends_everything(project, constant, serving, ev
 def test_the_watcher_is_kept_running(project, serving, eventually, tmp_path):
     """The handed-in command runs beside the front ends, is started again, and ends with them."""
     marks = tmp_path / "marks"
-    script = f"import os, time; open({str(marks)!r}, 'a').write(f'{{os.getpid()}}\\n'); time.sleep(600)"
+    script = (
+        f"import os, time; open({str(marks)!r}, 'a').write(f'{{os.getpid()}}\\n'); time.sleep(600)"
+    )
     with serving(project, sys.executable, "-c", script) as (process, url):
         assert httpx.get(f"{url}/healthz").status_code == 200
         (first,) = eventually(lambda: marks.is_file() and marks.read_text().split())
@@ -190,19 +200,7 @@ def test_the_watcher_is_kept_running(project, serving, eventually, tmp_path):
         assert not watcher.is_running()
 
 
-def test_ctrl_c_is_quiet(project, constant, serving):
-    """SIGINT to the whole group, as a terminal sends it: exit 0 and not a word."""
-    project.app("app")
-    project.deploy("app", constant(1))
-    options = {"stderr": subprocess.PIPE, "process_group": 0}
-    with serving(project, **options) as (process, url):
-        assert httpx.post(f"{url}/app/predict", content=BODY).json()["output"] == 1
-        os.killpg(process.pid, signal.SIGINT)
-        assert process.wait(30) == 0
-        assert process.stderr.read() == ""
-        process.stderr.close()
-
-
+@pytest.mark.slow
 def test_several_front_ends_share_the_socket(project, constant, serving, eventually):
     """Both answer, both load a new version before it is promoted, figures are summed."""
     project.root.joinpath("mlguard.toml").write_text("[server]\nport = 0\nprocesses = 2\n")
@@ -211,9 +209,7 @@ def test_several_front_ends_share_the_socket(project, constant, serving, eventua
     with serving(project) as (process, url):
         eventually(lambda: len(project.registry.live_servers()) == 2)
         project.deploy("app", constant(1))
-        eventually(
-            lambda: all(one.observed["app"] == 2 for one in project.registry.live_servers())
-        )
+        eventually(lambda: all(one.observed["app"] == 2 for one in project.registry.live_servers()))
         for _ in range(40):  # a connection each, so that both are asked
             assert httpx.post(f"{url}/app/predict", content=BODY).json()["output"] == 1
         text = httpx.get(f"{url}/metrics").text
