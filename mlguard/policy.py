@@ -37,7 +37,7 @@ HARD_CHECKS = frozenset({"service.model_errors", "service.load"})
 HARD_N_MIN = 20
 #: FAILED windows in a row that roll back a version that is not confirmed yet.
 BAKING_ROLLBACK_AFTER = 2
-#: WARNED windows in a row that alert.
+#: Windows in a row that warned, or worse, and alert together.
 ALERT_AFTER_WARNED = 3
 #: Windows in a row that had enough rows and gave no verdict before a monitor is called blind.
 BLIND_AFTER = 3
@@ -246,7 +246,10 @@ def decide(
         return Action(level=Level.NONE, because="nothing was judged yet")
     cap = Level[rules.action.upper()]
     wanted, because = max(
-        _ladder(history, rules, standing, cap), _blindness(history, rules), key=lambda one: one[0]
+        _ladder(history, rules, standing, cap),
+        _blindness(history, rules),
+        _warnings(history),
+        key=lambda one: one[0],
     )
     wanted = min(wanted, cap)
     if wanted is Level.NONE:
@@ -292,11 +295,6 @@ def _ladder(
     name = history[-1].name
     failed = failed_in_a_row(history)
     if not failed:
-        recent = history[-ALERT_AFTER_WARNED:]
-        if len(recent) == ALERT_AFTER_WARNED and all(
-            one.verdict is Verdict.WARNED for one in recent
-        ):
-            return Level.ALERT, f"{name} warned in {ALERT_AFTER_WARNED} windows in a row"
         return Level.NONE, f"{name} found nothing that asks for action"
     row = [one for one in history[-_reach(history, failed) :] if one.verdict is Verdict.FAILED]
     if row[-1].sequential:
@@ -314,6 +312,19 @@ def _ladder(
     )
     level = max((level for after, level in steps if failed >= after), default=Level.NONE)
     return level, f"{name} failed in {_count(failed, 'window')} in a row"
+
+
+def _warnings(history: Sequence[MonitorResult]) -> tuple[Level, str]:
+    """Alert where no window of a few was in order, even if none of them failed."""
+    recent = [one for one in history if not _too_few(one)][-ALERT_AFTER_WARNED:]
+    if len(recent) < ALERT_AFTER_WARNED or any(
+        one.verdict in (Verdict.PASSED, Verdict.SKIPPED) for one in recent
+    ):
+        return Level.NONE, ""
+    return (
+        Level.ALERT,
+        f"{history[-1].name} found none of {ALERT_AFTER_WARNED} windows in order",
+    )
 
 
 def _reach(history: Sequence[MonitorResult], failed: int) -> int:
