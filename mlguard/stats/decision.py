@@ -158,7 +158,8 @@ class Judgement:
         if self.reason == "undefined":
             return "undefined: nothing to divide by"
         if self.reason == "few":
-            return f"{_rows(self.sizes)} rows are too few, at least {self.n_needed} needed"
+            needed = f", at least {self.n_needed} needed" if self.n_needed else ""
+            return f"{_rows(self.sizes)} rows are too few{needed}"
         estimate = self._estimate()
         if self.reason == "no_support":
             return f"{estimate} is undecided: {self._what_support_needs()}"
@@ -167,7 +168,8 @@ class Judgement:
         if self.reason == "above_not_proven":
             more = f"; about {self.n_to_tell} rows{_each(self.sizes)} would tell"
             return f"{estimate} breaches {limit}, not proven" + (more if self.n_to_tell else "")
-        if self.reason == "not_proven" and self.interval is not None:
+        if self.reason == "not_proven":
+            assert self.interval is not None
             at_most = self.bound == "at_most"
             worst = self.interval.high if at_most else self.interval.low
             side = "up" if at_most else "down"
@@ -175,8 +177,7 @@ class Judgement:
         return f"{estimate} keeps {limit}"
 
     def _estimate(self) -> str:
-        if self.value is None or self.interval is None:
-            return "no estimate"
+        assert self.value is not None and self.interval is not None  # noqa: PT018 - one fact
         level = f"{100 * self.confidence_level:.4g} %"
         low, high = (figure(bound) for bound in self.interval)
         return f"{figure(self.value)} ({level} interval {low} to {high})"
@@ -320,7 +321,7 @@ def judge_limit(  # noqa: PLR0911 - an ordered rule, one return a step
     if interval.high <= limit if at_most else interval.low >= limit:
         return judged(Verdict.PASSED, "")
     if decide == "proof":
-        return judged(Verdict.INCONCLUSIVE, "not_proven")
+        return judged(Verdict.INCONCLUSIVE, "not_proven" if keeps else "above_not_proven")
     found = support()
     if not found.enough:
         return judged(Verdict.INCONCLUSIVE, "no_support", found)

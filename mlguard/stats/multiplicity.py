@@ -6,6 +6,8 @@ of a window (Bonferroni), over all detectors on one label clock (run lengths add
 
 from __future__ import annotations
 
+import math
+
 from mlguard.errors import UsageError
 
 
@@ -40,7 +42,8 @@ def sidak(family_error: float, n: int) -> float:
     0.005116
     """
     _check(family_error, n)
-    return float(1 - (1 - family_error) ** (1 / n))
+    # 1 - (1 - error) ** (1 / n), without losing the digits of a small error.
+    return -math.expm1(math.log1p(-family_error) / n)
 
 
 def bonferroni(family_error: float, n: int) -> float:

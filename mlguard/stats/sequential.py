@@ -225,7 +225,18 @@ class EDetector:
 
     @classmethod
     def restore(cls, document: Mapping[str, Any]) -> Self:
-        """Rebuild a detector from :meth:`snapshot`; it goes on as if nothing had happened."""
+        """Rebuild a detector from :meth:`snapshot`; it goes on as if nothing had happened.
+
+        Raises
+        ------
+        UsageError
+            If the snapshot was made with other bets, as another version of mlguard may have.
+        """
+        if len(document["log_r"]) != N_BETS:
+            raise UsageError(
+                f"a snapshot of {len(document['log_r'])} bets, expected {N_BETS}",
+                hint="start a new detector: evidence of other bets means nothing here",
+            )
         self = cls(
             document["theta"],
             average_run_length=document["average_run_length"],

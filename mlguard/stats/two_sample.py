@@ -94,6 +94,20 @@ class DriftJudgement(Judgement):
             return "equivalent"
         return "undecided"
 
+    def explain(self) -> str:
+        """Return the judgement as one sentence with its numbers, for people.
+
+        Examples
+        --------
+        >>> judge_drift([2] * 10, [50] * 10, tolerance=0.1).explain().rpartition("; ")[2]
+        'the reference has only 20 rows'
+        """
+        # Explicit arguments: zero-argument super() does not work in a slotted dataclass.
+        sentence = super(DriftJudgement, self).explain()
+        if self.reason in ("few", "no_support") and self.n_needed is None:
+            return f"{sentence}; the reference has only {self.n_reference} rows"
+        return sentence
+
 
 def effective_size(n_reference: float, n_window: float) -> float:
     """Return the size of one sample that is as uncertain as these two together.
@@ -395,8 +409,6 @@ def _merge_rare(reference: FloatArray, window: FloatArray) -> tuple[FloatArray, 
     Which cells are rare depends on the reference and the window's size only: merging what the
     window happens to lack would hide the very change.
     """
-    if reference.sum() == 0:
-        return reference, window
     rare = reference / reference.sum() * window.sum() < PSI_CELL_ROWS
     if np.count_nonzero(rare) < 2 or bool(rare.all()):  # noqa: PLR2004 - one cell is itself
         return reference, window

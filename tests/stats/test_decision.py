@@ -40,7 +40,7 @@ def judged(value, low, high, *, support=ENOUGH, **changes):
         ((0.2, 0.15, 0.25), "proof", Verdict.FAILED, "limit_exceeded"),
         ((0.02, 0.0, 0.05), "proof", Verdict.PASSED, ""),
         ((0.08, 0.0, 0.15), "proof", Verdict.INCONCLUSIVE, "not_proven"),
-        ((0.12, 0.05, 0.15), "proof", Verdict.INCONCLUSIVE, "not_proven"),
+        ((0.12, 0.05, 0.15), "proof", Verdict.INCONCLUSIVE, "above_not_proven"),
         ((0.08, 0.0, 0.15), "estimate", Verdict.PASSED, ""),
         ((0.11, 0.0, 0.30), "estimate", Verdict.FAILED, "limit_exceeded"),
         ((None, None, None), "evidence", Verdict.INCONCLUSIVE, "undefined"),
@@ -227,3 +227,20 @@ def test_a_negative_margin_is_the_other_question():
 def test_figures_for_people(value, text):
     """Numbers are short, and small ones keep their digits."""
     assert figure(value) == text
+
+
+def test_next_steps_are_instructions():
+    """What would decide it is said as something to do; what is decided needs nothing."""
+    assert judged(0.5, 0.4, 0.6).next_step == ""
+    assert judged(0.2, 0.1, 0.3).next_step == "about 700 rows would tell"
+    assert judged(0.5, 0.4, 0.6, sizes=(10, 20)).next_step == "test on at least 30 rows each"
+    comparison = judge_superiority(0.01, Interval(-0.01, 0.03), n=100)
+    assert comparison.next_step == f"about {comparison.n_to_tell} rows would tell"
+
+
+def test_a_judgement_without_an_estimate_has_a_sentence():
+    """An undecided rule over nothing says so."""
+    nothing = judge_rate(0, 0, limit=0.1)
+    assert nothing.explain() == "undefined: nothing to divide by"
+    assert nothing.value is None
+    assert nothing.n_needed == 30

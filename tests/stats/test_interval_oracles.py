@@ -10,7 +10,9 @@ from statsmodels.stats.contingency_tables import mcnemar
 from statsmodels.stats.proportion import confint_proportions_2indep, proportion_confint
 
 from mlguard.errors import UsageError
+from mlguard.stats.betting import _lower_bound
 from mlguard.stats.intervals import (
+    BettingSequence,
     Interval,
     PairedTable,
     betting_interval,
@@ -251,3 +253,18 @@ def test_interval_knows_what_it_holds():
     """Bounds belong to the interval; text does not."""
     assert 0.1 in Interval(0.1, 0.2)
     assert "0.1" not in Interval(0.1, 0.2)
+
+
+def test_betting_without_a_sequence_or_a_table_is_refused():
+    """No paired rows, and a scale without cells."""
+    with pytest.raises(UsageError, match="no paired rows"):
+        newcombe_paired(PairedTable(0, 0, 0, 0))
+    for scale in ({"low": 1.0, "high": 0.0}, {"cells": 1}):
+        with pytest.raises(UsageError, match="is no scale"):
+            BettingSequence(**scale)
+
+
+def test_a_bound_never_passes_the_mean():
+    """Wealth won on the way may rule out the mean itself; the interval still holds it."""
+    sorted_down = np.repeat([1.0, 0.0], 60)
+    assert _lower_bound(sorted_down, 0.05) == 0.5

@@ -26,6 +26,7 @@ losses = arrays.arrays(float, st.integers(1, 150), elements=st.floats(0, 1))
 SLACK = 1e-9
 
 
+@settings(max_examples=60, deadline=None)
 @given(sample, levels)
 def test_proportions_hold_the_estimate_and_nest(counts, pair):
     """An interval holds its estimate, and a higher level only widens it."""
@@ -37,6 +38,7 @@ def test_proportions_hold_the_estimate_and_nest(counts, pair):
         assert inner.high <= outer.high + SLACK <= 1 + 2 * SLACK
 
 
+@settings(max_examples=60, deadline=None)
 @given(sample)
 def test_proportions_mirror_when_labels_swap(counts):
     """Counting failures instead of successes mirrors the interval."""
@@ -46,6 +48,7 @@ def test_proportions_mirror_when_labels_swap(counts):
         assert method(n - successes, n) == pytest.approx((1 - high, 1 - low), abs=1e-9)
 
 
+@settings(max_examples=60, deadline=None)
 @given(sample, sample, levels)
 def test_differences_hold_the_estimate_nest_and_mirror(first, second, pair):
     """Swapping the two samples turns the sign of the interval."""
@@ -58,6 +61,7 @@ def test_differences_hold_the_estimate_nest_and_mirror(first, second, pair):
     assert inner == pytest.approx((-high, -low), abs=1e-9)
 
 
+@settings(max_examples=60, deadline=None)
 @given(sample, sample, levels)
 def test_ratios_hold_the_estimate_nest_and_mirror(first, second, pair):
     """Swapping the two samples turns the ratio's interval upside down."""
@@ -73,6 +77,7 @@ def test_ratios_hold_the_estimate_nest_and_mirror(first, second, pair):
         assert inner.high == pytest.approx(1 / low, rel=1e-6)
 
 
+@settings(max_examples=60, deadline=None)
 @given(st.tuples(*[st.integers(0, 200)] * 4).filter(any), levels)
 def test_paired_holds_the_estimate_nests_and_mirrors(cells, pair):
     """Swapping the two answers turns the sign of the paired interval."""

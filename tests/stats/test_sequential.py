@@ -223,3 +223,11 @@ def test_runs_of_errors_are_seen():
     assert math.isnan(lag1_correlation([1.0, 0.0]))
     assert math.isnan(lag1_correlation([1.0] * 10))
     assert math.isnan(lag1_correlation([]))
+
+
+def test_a_snapshot_of_other_bets_is_refused():
+    """Evidence of another set of bets is not carried over in silence."""
+    snapshot = EDetector(0.1).snapshot()
+    snapshot["log_r"] = snapshot["log_r"][:-1]
+    with pytest.raises(UsageError, match="11 bets, expected 12"):
+        EDetector.restore(snapshot)
