@@ -229,6 +229,9 @@ def text_part(notice: Notice, pictures: Sequence[str], now: float) -> str:
     blocks = [_fill(f"{notice.mark} {notice.headline}\n{notice.serves}".strip())]
     if _late(notice, now):
         blocks.append(_fill(_late(notice, now)))
+    if notice.earlier:
+        lines = [_fill(f"{moment(at)}  {what}", 2) for at, what in notice.earlier]
+        blocks.append("\n".join(["Before that", *lines]))
     for title, text in (
         ("Why", notice.why),
         ("What mlguard did", notice.did),
@@ -294,7 +297,9 @@ def html_part(notice: Notice, pictures: Sequence[_Placed], now: float) -> str:
     """Return the HTML of a notice; a table that makes it too large is cut, and says so."""
     footer = " ".join(part for part in (_footer(notice, now), _late(notice, now)) if part)
     label = notice.label
-    text = _template().render(notice=notice, pictures=pictures, footer=footer, label=label)
+    text = _template().render(
+        notice=notice, pictures=pictures, footer=footer, label=label, moment=moment
+    )
     if len(text.encode()) > MAX_HTML and notice.table:
         kept = len(notice.table) // 2
         more = notice.more_rows + len(notice.table) - kept

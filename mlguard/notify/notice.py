@@ -66,6 +66,8 @@ class Notice:
         Rows that did not fit.
     project, environment, app : str
     incident : int or None
+    earlier : tuple of (float or None, str)
+        When something happened and what: what the reader should have heard before.
     """
 
     kind: str
@@ -87,6 +89,7 @@ class Notice:
     environment: str
     app: str
     incident: int | None
+    earlier: tuple[tuple[float | None, str], ...] = ()
 
     @property
     def subject(self) -> str:
@@ -379,7 +382,9 @@ _WORDS: dict[str, tuple[Tone, Callable[[_Facts], dict[str, str]]]] = {
 KINDS = tuple(_WORDS)
 
 
-def notice(kind: str, facts: Mapping[str, Any], *, topic: str = "") -> Notice:
+def notice(
+    kind: str, facts: Mapping[str, Any], *, topic: str = "", earlier: Sequence[Notice] = ()
+) -> Notice:
     """Put the facts of one event into words.
 
     Parameters
@@ -390,6 +395,8 @@ def notice(kind: str, facts: Mapping[str, Any], *, topic: str = "") -> Notice:
         JSON-compatible values; any may be absent.
     topic : str
         What the thread is about, e.g. the incident's monitor; default: the check.
+    earlier : sequence of Notice
+        What the reader should have heard before and did not, oldest first.
 
     Returns
     -------
@@ -424,6 +431,7 @@ def notice(kind: str, facts: Mapping[str, Any], *, topic: str = "") -> Notice:
         environment=known.text("environment", 64),
         app=known.app,
         incident=known.incident,
+        earlier=tuple((one.at, one.headline) for one in earlier),
     )
 
 

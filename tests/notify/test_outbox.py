@@ -102,7 +102,7 @@ def test_messages_of_one_incident_stay_in_order(house, clock, facts):
     deliver(registry, [sender], clock.now)
     assert set(recipients(post)) == {"b@example.com"}
     post.handler.rcpt.clear()
-    clock.now += 3600
+    clock.now += 300
     deliver(registry, [sender], clock.now)
     mine = [message for people, message in post.arrived if people == ["a@example.com"]]
     assert [one["Subject"].partition("]")[0] for one in mine] == ["[FIRING", "[FROZEN", "[CLEARED"]
@@ -111,6 +111,51 @@ def test_messages_of_one_incident_stay_in_order(house, clock, facts):
     root = mine[0]["Message-ID"]
     assert [one["In-Reply-To"] for one in mine] == [None, root, root]
     assert mine[2]["References"].split() == [root, mine[1]["Message-ID"]]
+
+
+def test_after_an_outage_one_message_tells_the_whole_story(house, clock, facts):
+    """Fired, rolled back, cleared, five hours late: one message a recipient, nothing left out."""
+    _, registry, post, sender = house
+    registry.set_reference("credit", "0" * 64, {})
+    incident = registry.open_incident(
+        "credit", monitor="concept_drift", version_id=None, summary="s", facts={}, level="alert"
+    )
+    for kind in ("rolled_back", "cleared"):
+        clock.now += 1800
+        registry.outbox.enqueue(
+            "credit", kind, {**facts, "at": clock.now, "to": None}, incident=incident.id
+        )
+    clock.now += 5 * 3600
+    done = deliver(registry, [sender], clock.now)
+    assert (done.sent, done.dead) == (2, 0)
+    assert recipients(post) == ["a@example.com", "b@example.com"]
+    assert registry.outbox.counts()["SENT"] == 6
+    message = post.arrived[0][1]
+    assert message["Subject"].startswith("[CLEARED]")
+    for part in ("plain", "html"):
+        text = message.get_body((part,)).get_content()
+        assert text.index("Before that") < text.index("credit was rolled back from v8")
+        assert "5 h late" in text
+
+
+def test_a_notifier_of_somebody_else_may_break(house, clock, facts):
+    """An exception that nobody foresaw is an attempt that failed, not the end of the pass."""
+    _, registry, _, _ = house
+    registry.outbox.enqueue("credit", "rolled_back", facts)
+
+    class Broken:
+        def handles(self, recipient):
+            return True
+
+        def send(self, delivery, now):
+            raise ZeroDivisionError("oops")
+
+        def close(self):
+            pass
+
+    done = deliver(registry, [Broken()], clock.now)
+    assert (done.retried, done.errors) == (2, ("ZeroDivisionError: oops",))
+    assert registry.outbox.counts()["RETRY"] == 2
 
 
 def test_a_refused_login_stops_the_queue_and_loses_nothing(house, clock, facts):
@@ -176,10 +221,10 @@ def test_facts_that_cannot_be_worded_still_reach_people(house, clock, monkeypatc
     _, registry, post, sender = house
     registry.outbox.enqueue("credit", "rolled_back", facts)
 
-    def faulty(kind, facts, *, topic=""):
+    def faulty(kind, facts, **options):
         if facts.get("check"):
             raise KeyError("check")
-        return original(kind, facts, topic=topic)
+        return original(kind, facts, **options)
 
     from mlguard.notify import outbox
 
