@@ -6,9 +6,10 @@ the same mistake would be in Python; each carries the server's own words.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Self
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 from mlguard.errors import (
     ConflictError,
@@ -32,7 +33,7 @@ _ERRORS: dict[int, type[MlguardError]] = {
 
 
 class Client:
-    """A connection to one server; also a context manager.
+    """A connection to one server; also a context manager, and safe to share between threads.
 
     Parameters
     ----------
@@ -49,6 +50,7 @@ class Client:
         self._token = admin_token
         self._timeout = timeout
         self._http: httpx.Client | None = None
+        self._opening = threading.Lock()
 
     def predict(self, app: str, row: Any, **options: Any) -> dict[str, Any]:
         """Return the answer for one row.
@@ -133,6 +135,21 @@ class Client:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    def _opened(self) -> httpx.Client:
+        import httpx
+
+        with self._opening:
+            if self._http is None:
+                host = urlsplit(self.url).hostname or ""
+                self._http = httpx.Client(
+                    base_url=self.url,
+                    headers={"Authorization": f"Bearer {self._token}"} if self._token else {},
+                    timeout=self._timeout,
+                    # No proxy leads to this machine itself.
+                    trust_env=host not in ("localhost", "127.0.0.1", "::1"),
+                )
+            return self._http
+
     def _ask(
         self,
         method: str,
@@ -143,11 +160,8 @@ class Client:
     ) -> Any:
         import httpx
 
-        if self._http is None:
-            headers = {"Authorization": f"Bearer {self._token}"} if self._token else {}
-            self._http = httpx.Client(base_url=self.url, headers=headers, timeout=self._timeout)
         try:
-            reply = self._http.request(method, path, json=body)
+            reply = self._opened().request(method, path, json=body)
         except httpx.TimeoutException as error:
             raise MlguardError(f"{self.url} did not answer within {self._timeout:g} s") from error
         except httpx.HTTPError as error:
@@ -160,8 +174,9 @@ class Client:
             raise MlguardError(f"{self.url}{path} answered {reply.status_code}, no JSON") from error
         if reply.is_success or reply.status_code in allowed:
             return document
-        cause = document.get("cause", "") if isinstance(document, dict) else ""
-        kind = _ERRORS.get(reply.status_code)
+        said = document if isinstance(document, dict) else {}
+        cause = said.get("cause", "")
+        kind = RefusedError if said.get("error") == "Refused" else _ERRORS.get(reply.status_code)
         if kind is None:
             kind = UsageError if reply.is_client_error else MlguardError
         raise kind(cause or f"the server answered {reply.status_code}", status=reply.status_code)

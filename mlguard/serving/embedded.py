@@ -151,7 +151,8 @@ class _Running:
             active = spec.id if spec is not None else None
             ids.refill((active or 0, 1))
             engine.switch(Route(generation=1, active=active))
-            state = ServerState({settings.name: engine}, {settings.name: feedback}, metrics, max_body)
+            name = settings.name
+            state = ServerState({name: engine}, {name: feedback}, metrics, max_body)
             app = create_predict_app(state)
             self._server = QuietServer(app, on_started=on_started, lifespan="off")
             await self._server.serve(sockets=[listener])

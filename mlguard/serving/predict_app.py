@@ -24,7 +24,7 @@ from fastapi.responses import HTMLResponse, Response
 from starlette.exceptions import HTTPException
 
 from mlguard import __version__
-from mlguard.errors import MlguardError
+from mlguard.errors import MlguardError, RefusedError
 from mlguard.serving import metrics as figures
 from mlguard.serving.engine import AppEngine, OverloadedError
 from mlguard.serving.feedback import Feedback
@@ -285,7 +285,11 @@ def _errors(app: FastAPI) -> None:
             headers["Retry-After"] = str(math.ceil(error.data.get("retry_after_s", 1)))
         if status >= 500:  # noqa: PLR2004 - HTTP's own number
             logger.warning("%s", error)
-        kind = "" if status != 503 or isinstance(error, OverloadedError) else "Unavailable"  # noqa: PLR2004
+        kind = ""
+        if isinstance(error, RefusedError) and status == 409:  # noqa: PLR2004 - HTTP's own number
+            kind = "Refused"  # trying again will not help, unlike at a conflict
+        elif status == 503 and not isinstance(error, OverloadedError):  # noqa: PLR2004
+            kind = "Unavailable"
         hint = f"; {error.hint}" if error.hint else ""
         return error_reply(status, f"{error.message}{hint}", kind=kind, headers=headers)
 

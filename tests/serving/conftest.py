@@ -213,14 +213,14 @@ class Project:
         self,
         name: str,
         *,
-        input: str = "doubles",  # noqa: A002 - the key of app.toml
+        kind: str = "doubles",
         slo_ms: float = 2000,
         default_output: str = "None",
         more: str = "",
     ) -> AppSettings:
         folder = self.root / "serving" / name
         folder.mkdir(parents=True, exist_ok=True)
-        text = APP_TOML.format(input=input, slo_ms=slo_ms, default_output=default_output)
+        text = APP_TOML.format(input=kind, slo_ms=slo_ms, default_output=default_output)
         (folder / "app.toml").write_text(text + more)
         return load_app(self.settings, name)
 

@@ -283,11 +283,11 @@ def test_an_id_not_given_out_yet_is_404(ask):
         '{"query_id": 1}',
         '{"label": 1}',
         '{"query_id": "1", "label": 1}',
+        '{"query_id": 1.5, "label": 1}',
         '{"query_id": 1, "label": null}',
         '{"query_id": 1, "label": [1]}',
-        '{"uid": 1, "label": 1}',
-        '{"query_id": 1.5, "label": 1}',
         '{"query_id": 1, "label": NaN}',
+        '{"uid": 1, "label": 1}',
     ],
 )
 def test_what_is_no_label_is_400(ask, body):
