@@ -46,7 +46,7 @@ _ENVIRONMENT = {
     "MPLBACKEND": "Agg",
 }
 #: Options in the environment could deselect a check or change what it sees.
-_UNWANTED = ("PYTEST_ADDOPTS", "PYTEST_PLUGINS", "PYTEST_DISABLE_PLUGIN_AUTOLOAD")
+_UNWANTED = ("PYTEST_ADDOPTS", "PYTEST_PLUGINS")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -164,6 +164,8 @@ def _command(root: Path, app: str, journal: Path) -> list[str]:
         f"--rootdir={root}",
         "--import-mode=importlib",
         "--override-ini=addopts=",
+        # One broken file must not hide what the others find.
+        "--continue-on-collection-errors",
         "-p",
         "mlguard",
         "-p",
