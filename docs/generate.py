@@ -124,8 +124,9 @@ def bounds(spec: Any) -> str:
         for key in ("ge", "gt", "le", "lt")
         if getattr(one, key, None) is not None
     }
-    signs = {"ge": "≥", "gt": ">", "le": "≤", "lt": "<"}
-    return ", ".join(f"{signs[key]} {found[key]:g}" for key in signs if key in found)
+    # The spaces do not break: a sign belongs to its number.
+    signs = {"ge": "≥\u00a0", "gt": ">\u00a0", "le": "≤\u00a0", "lt": "<\u00a0"}
+    return ", ".join(f"{signs[key]}{found[key]:g}" for key in signs if key in found)
 
 
 def is_duration(spec: Any) -> bool:
@@ -134,13 +135,16 @@ def is_duration(spec: Any) -> bool:
     return isinstance(extra, dict) and extra.get("unit") == "duration"
 
 
-def unit(name: str, spec: Any) -> str:
-    """Return the unit of a key's value."""
+def value_text(name: str, spec: Any) -> str:
+    """Return what a key's value is: type, unit and range."""
     if is_duration(spec):
         return "duration"
-    if bounds(spec) in ("≥ 0, ≤ 1", "> 0, < 1", "> 0, ≤ 1"):
-        return "ratio"
-    return next((word for end, word in UNITS.items() if name.endswith(end)), "")
+    limits = bounds(spec)
+    if limits.replace("\u00a0", "") in ("≥0, ≤1", ">0, <1", ">0, ≤1"):
+        return f"ratio, {limits}"
+    measured = next((word for end, word in UNITS.items() if name.endswith(end)), "")
+    words = type_text(spec.annotation)
+    return ", ".join(part for part in (words, measured, limits) if part)
 
 
 def default(spec: Any) -> str:
@@ -165,10 +169,9 @@ def key_rows(kind: type[Table], *, without: frozenset[str] = frozenset()) -> lis
     for name, spec in fields(kind):
         if inner_table(spec) is not None or name in without:
             continue
-        limits, measured = bounds(spec), unit(name, spec)
-        words = "text" if is_duration(spec) else type_text(spec.annotation)
-        kinds = f"{words}, {limits}" if limits and not is_duration(spec) else words
-        rows.append([f"`{name}`", kinds, measured, default(spec), described(kind, name, spec)])
+        rows.append(
+            [f"`{name}`", value_text(name, spec), default(spec), described(kind, name, spec)]
+        )
     return rows
 
 
@@ -201,7 +204,7 @@ They may stand in every `[monitor.<name>]`. `family_error` is read by the monito
 several features or groups at once: data_drift and fairness.""",
     ),
 )
-HEAD = ("key", "type", "unit", "default", "meaning")
+HEAD = ("key", "type, unit", "default", "meaning")
 POLICY_KEYS = frozenset(CheckPolicy.model_fields)
 MONITOR_KEYS = frozenset(config.MonitorTable.model_fields)
 
