@@ -296,8 +296,11 @@ def _cleared(facts: _Facts) -> dict[str, str]:
         headline = f"{facts.target} resolves incident {facts.incident} of {facts.app}."
     elif facts.target:
         headline = f"{facts.app} answers with {facts.target} again."
+    elif facts.incident is not None:
+        about = f": {facts.check}" if facts.check else ""
+        headline = f"Incident {facts.incident} of {facts.app} is over{about}."
     else:
-        headline = f"{facts.check or 'The incident'} of {facts.app} is back within its limit."
+        headline = f"{facts.check or 'What failed'} of {facts.app} is back within its limit."
     return {
         "state": "CLEARED",
         "headline": headline,
