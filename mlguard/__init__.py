@@ -11,13 +11,15 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from mlguard.version import VERSION
+
 if TYPE_CHECKING:
     from mlguard.client import Client
     from mlguard.errors import MlguardError
     from mlguard.project import Project
     from mlguard.results import CheckResult, GateDecision, MonitorResult, Verdict
 
-__version__ = "0.1.0"
+__version__ = VERSION
 
 __all__ = [
     "CheckResult",

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-import mlguard
+from mlguard.version import VERSION
 
 
 class _Story(TyperGroup):
@@ -35,7 +35,7 @@ app = typer.Typer(
 
 def _version(wanted: bool) -> None:
     if wanted:
-        typer.echo(f"mlguard {mlguard.__version__}")
+        typer.echo(f"mlguard {VERSION}")
         raise typer.Exit
 
 

@@ -20,7 +20,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import mlguard
 from mlguard.checks.runner import Progress as GateStep
 from mlguard.checks.runner import run_gate
 from mlguard.config import AppSettings, ProjectSettings
@@ -33,6 +32,7 @@ from mlguard.errors import ConflictError, ModelRunError, PendingError, RefusedEr
 from mlguard.models.bundle import Manifest
 from mlguard.registry import AppState, Evidence, Operation, Registry, State, Version
 from mlguard.results import GateDecision, Verdict
+from mlguard.version import VERSION
 from mlguard.wording import duration, rfc3339
 
 #: How often servers are asked whether they have loaded or switched, in seconds.
@@ -250,7 +250,7 @@ class Rollout:
                 decision.to_json(),
                 policy_digest=self._policy(),
                 data_digest=data_digest(self.settings),
-                code_version=mlguard.__version__,
+                code_version=VERSION,
             )
             fresh = self.registry.evidence(self.app, candidate.digest)[0]
         else:
@@ -263,7 +263,7 @@ class Rollout:
 
     def _fresh_evidence(self, candidate: Candidate) -> Evidence | None:
         """Return evidence that still holds: same bytes, data, policy and code, not too old."""
-        grounds = (self._policy(), data_digest(self.settings), mlguard.__version__)
+        grounds = (self._policy(), data_digest(self.settings), VERSION)
         oldest = self.clock() - self.settings.rollout.evidence_max_age
         for one in self.registry.evidence(self.app, candidate.digest):
             same = (one.policy_digest, one.data_digest, one.code_version) == grounds

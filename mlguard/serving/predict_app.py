@@ -23,13 +23,13 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, Response
 from starlette.exceptions import HTTPException
 
-from mlguard import __version__
 from mlguard.errors import MlguardError, RefusedError
 from mlguard.serving import metrics as figures
 from mlguard.serving.engine import AppEngine, OverloadedError
 from mlguard.serving.feedback import Feedback
 from mlguard.serving.inputs import BadRequestError
 from mlguard.serving.metrics import Metrics
+from mlguard.version import VERSION
 
 logger = logging.getLogger("mlguard.serving")
 
@@ -190,7 +190,7 @@ def create_predict_app(
     """
     app = FastAPI(
         title="mlguard",
-        version=__version__,
+        version=VERSION,
         summary="Predictions and labels.",
         docs_url=None,
         redoc_url=None,

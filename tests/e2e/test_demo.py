@@ -1,0 +1,46 @@
+"""The demo tells its story to the end, and leaves behind only what it names."""
+
+import email
+import email.policy
+import os
+import subprocess
+import sys
+
+import pytest
+
+pytestmark = pytest.mark.slow
+
+
+def test_the_demo_tells_the_whole_story(tmp_path):
+    """Refusal, drift, alarm, rollback and mail all happen, with their numbers."""
+    scratch = tmp_path / "tmp"
+    scratch.mkdir()
+    done = subprocess.run(
+        [sys.executable, "-P", "-m", "mlguard.cli", "demo"],
+        cwd=tmp_path,
+        env=os.environ | {"TMPDIR": str(scratch), "COLUMNS": "80"},
+        capture_output=True,
+        text=True,
+        timeout=400,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "unfair was refused" in done.stdout
+    assert "false_negative_rate" in done.stdout
+    assert "v2 is live" in done.stdout
+    assert "concept_drift" in done.stdout
+    assert "v1 serves now" in done.stdout
+    assert list(scratch.iterdir()) == []
+    kept = {path.name for path in (tmp_path / "mlguard-demo").iterdir()}
+    assert {"report.html", "rollback.eml"} <= kept
+    assert {path.name for path in tmp_path.iterdir()} == {"tmp", "mlguard-demo"}
+    mail = email.message_from_bytes(
+        (tmp_path / "mlguard-demo" / "rollback.eml").read_bytes(), policy=email.policy.default
+    )
+    assert "v2 → v1" in mail["subject"]
+    text = mail.get_body(("plain",)).get_content()
+    assert "lending was rolled back from v2 to v1" in text
+    assert "concept_drift" in text
+    report = (tmp_path / "mlguard-demo" / "report.html").read_text()
+    assert len(report) < 500_000
+    assert "rolled back" in report
