@@ -11,6 +11,7 @@ One file, one idea::
     recorder       rows on their way to the prediction log, off the answer's path
     engine         one app: versions, route, deadlines
     feedback       labels, durable before the 200
+    recall         which query a uid's row was
     sync           what the registry says → the engines
     metrics        figures for Prometheus
     predict_app    the FastAPI routes

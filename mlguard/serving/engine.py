@@ -23,10 +23,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
-from hashlib import blake2b
 from typing import Any
 
 import msgspec
@@ -39,13 +37,12 @@ from mlguard.serving.batching import AdaptiveBatcher
 from mlguard.serving.inputs import PredictRequest, RowReader, read_request, unknown_version
 from mlguard.serving.metrics import Metrics
 from mlguard.serving.query_ids import Key, QueryIds
+from mlguard.serving.recall import Recall
 from mlguard.serving.recorder import LogTarget, Recorder
 from mlguard.serving.replicas import BatchAnswer, ModelSpec, ReplicaPool
 
 logger = logging.getLogger("mlguard.serving")
 
-#: Answers remembered for labels that come by uid and input, per app.
-_REMEMBERED = 100_000
 #: A replica is stuck after this many SLOs, but not before a second.
 _STUCK_SLOS = 10
 
@@ -244,7 +241,7 @@ class ServedVersion:
         rows = [(waiting, index) for index in range(len(waiting.rows))]
         if not self.batcher.admit(rows, deadline=deadline, now=now, workers=self.pool.workers):
             return False
-        self._app.metrics.queued.labels(self._app.name).set(len(self.batcher))
+        self._app.queued.set(len(self.batcher))
         # After this turn of the loop: requests that arrived together share a batch.
         self._soon()
         return True
@@ -271,7 +268,7 @@ class ServedVersion:
                 if ready > now:
                     self._wake_at(ready)
                     break
-        self._app.metrics.queued.labels(self._app.name).set(len(self.batcher))
+        self._app.queued.set(len(self.batcher))
 
     def _wake_at(self, ready: float) -> None:
         if self._wake is not None:
@@ -282,9 +279,8 @@ class ServedVersion:
         def done(answer: BatchAnswer) -> None:
             if not answer.lost:
                 self.batcher.finished(len(batch), answer.took_s)
-            metrics = self._app.metrics
-            metrics.batch_rows.labels(self._app.name).observe(len(batch))
-            metrics.batch_seconds.labels(self._app.name).observe(answer.took_s)
+            self._app.batch_rows.observe(len(batch))
+            self._app.batch_seconds.observe(answer.took_s)
             self._deliver(batch, answer)
 
         self.pool.run([waiting.rows[index] for waiting, index in batch], done)
@@ -335,8 +331,13 @@ class AppEngine:
         self.recorder = recorder
         self.route = Route()
         self.versions: dict[int, ServedVersion] = {}
-        self.remembered: OrderedDict[bytes, int] = OrderedDict()
+        self.recall = Recall()
         self._clock = clock
+        # Looking a labelled figure up costs as much as answering; these are looked up once.
+        self.queued = metrics.queued.labels(self.name)
+        self.batch_rows = metrics.batch_rows.labels(self.name)
+        self.batch_seconds = metrics.batch_seconds.labels(self.name)
+        self._latency = metrics.latency.labels(self.name)
         self._reader = RowReader(settings.app.input, strict=settings.app.strict_types)
         self._defaults: dict[str, Answer] = {}
         self._drained: set[asyncio.Task[None]] = set()
@@ -499,7 +500,7 @@ class AppEngine:
             self._record(waiting, row, answer, query_id, (now, took_s))
         for reason, n in counts.items():
             self.metrics.predictions.labels(self.name, name, reason).inc(n)
-        self.metrics.latency.labels(self.name).observe(took_s)
+        self._latency.observe(took_s)
         single = len(documents) == 1
         body = msgspec.json.encode(documents[0] if single else {"batch_predictions": documents})
         return Reply(body, name, waiting.key[1])
@@ -515,7 +516,7 @@ class AppEngine:
         request, version = waiting.request, waiting.version
         now, took_s = when
         if request.uid is not None:
-            self.remember(request.uid, row, query_id)
+            self.recall.remember(request.uid, row, query_id)
         if self.recorder is None:
             return
         target = version.log_target if version is not None else LogTarget(self.name, 0)
@@ -534,39 +535,7 @@ class AppEngine:
         }
         self.recorder.put(target, row, facts)
 
-    # --- labels by uid and input, Clipper's form ---
-
-    def remember(self, uid: str, row: Any, query_id: int) -> None:
-        """Keep which query a uid's row was, for a label in Clipper's form."""
-        self.remembered[_fingerprint(uid, row)] = query_id
-        if len(self.remembered) > _REMEMBERED:
-            self.remembered.popitem(last=False)
-
-    def recall(self, uid: str, body: bytes) -> int | None:
-        """Return the latest query of a uid with the ``input`` of a body.
-
-        Raises
-        ------
-        BadRequestError
-            If no version that serves can read the input.
-        """
-        request = read_request(body)
-        readers = [version.reader for version in self.versions.values()] or [self._reader]
-        failed: Exception | None = None
-        for reader in readers:
-            try:
-                (row,) = reader.read(request)
-            except ValueError as error:
-                failed = error
-                continue
-            found = self.remembered.get(_fingerprint(uid, row))
-            if found is not None:
-                return found
-            failed = None
-        if failed is not None:
-            raise failed
-        return None
-
-
-def _fingerprint(uid: str, row: Any) -> bytes:
-    return blake2b(msgspec.msgpack.encode((uid, row)), digest_size=16).digest()
+    def readers(self) -> list[RowReader]:
+        """Return what can read a row of this app, the live version's first."""
+        loaded = sorted(self.versions.items(), key=lambda one: one[0] != self.route.active)
+        return [version.reader for _, version in loaded] or [self._reader]

@@ -12,15 +12,16 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Literal, Protocol
 
 import msgspec
 
+from mlguard.data.schema import Feature
 from mlguard.errors import ConflictError, NotFoundError
 from mlguard.serving.engine import AppEngine, OverloadedError
-from mlguard.serving.inputs import json_error
+from mlguard.serving.inputs import BadRequestError, json_error, read_request
 
 _MAX_WAITING = 10_000
 _MAX_COMMIT = 1_000
@@ -76,8 +77,8 @@ class Feedback:
     owner : callable
         ``owner(query_id)`` returns the block an id belongs to, or None; slow, may raise.
     search : callable, optional
-        ``search(uid, input_json)`` finds the latest query of a uid in the prediction log where
-        this process does not remember it; slow.
+        ``search(uid, row, features)`` finds the latest query of a uid in the prediction log
+        where this process does not remember it; slow.
     clock : callable, default time.time
         Seconds since the epoch.
     """
@@ -88,7 +89,7 @@ class Feedback:
         labels: Labels,
         owner: Callable[[int], Owner | None],
         *,
-        search: Callable[[str, bytes], int | None] = lambda _uid, _input: None,
+        search: Callable[[str, Any, Sequence[Feature]], int | None] | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._engine = engine
@@ -148,18 +149,34 @@ class Feedback:
 
     async def _query_id(self, update: _Update, body: bytes) -> int:
         if update.query_id is msgspec.UNSET:
-            uid = str(update.uid)
-            found = self._engine.recall(uid, body)
-            if found is None:
-                assert update.input is not msgspec.UNSET
-                found = await self._slowly(self._search, uid, bytes(update.input))
-            if found is None:
-                raise NotFoundError(f"no prediction for uid {uid!r} with this input")
-            return found
+            return await self._recalled(str(update.uid), body)
         query_id: int = update.query_id
         if not 0 <= query_id < _TOO_LARGE or not await self._was_given(query_id):
             raise NotFoundError(f"nobody was given query id {query_id} by {self._engine.name}")
         return query_id
+
+    async def _recalled(self, uid: str, body: bytes) -> int:
+        """Return the latest query of a uid with the ``input`` of a body."""
+        request = read_request(body)
+        rows = []
+        unreadable: BadRequestError | None = None
+        for reader in self._engine.readers():
+            try:
+                rows.append((reader, reader.read(request)[0]))
+            except BadRequestError as error:
+                unreadable = unreadable or error
+        if not rows and unreadable is not None:
+            raise unreadable
+        for _, row in rows:
+            found = self._engine.recall.find(uid, row)
+            if found is not None:
+                return found
+        if self._search is not None:
+            for reader, row in rows:
+                found = await self._slowly(self._search, uid, row, reader.features)
+                if found is not None:
+                    return int(found)
+        raise NotFoundError(f"no recent prediction for uid {uid!r} with this input")
 
     async def _was_given(self, query_id: int) -> bool:
         ours = self._engine.ids.was_drawn(query_id)

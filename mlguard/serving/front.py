@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import base64
 import contextlib
 import gc
 import logging
@@ -23,6 +24,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,6 +34,7 @@ from mlguard.serving.feedback import Feedback
 from mlguard.serving.metrics import Metrics
 from mlguard.serving.predict_app import ServerState
 from mlguard.serving.query_ids import QueryIds
+from mlguard.serving.recall import SEARCHED_S, LogSearch
 from mlguard.serving.recorder import Recorder
 from mlguard.serving.replica_child import die_with_parent
 from mlguard.serving.sync import RegistrySync
@@ -39,6 +42,7 @@ from mlguard.serving.sync import RegistrySync
 if TYPE_CHECKING:
     from fastapi import FastAPI
 
+    from mlguard.data.schema import Feature
     from mlguard.registry.records import IdBlock
 
 logger = logging.getLogger("mlguard.serving")
@@ -141,10 +145,35 @@ class Front:
             metrics=self.metrics,
             recorder=self.recorder,
         )
+        search = LogSearch(partial(self._logged, name))
         self.feedback[name] = Feedback(
-            engine, LabelStore(default_url(self.project.log_dir, name)), self._block
+            engine,
+            LabelStore(default_url(self.project.log_dir, name)),
+            self._block,
+            search=partial(self._found, search),
         )
         return engine
+
+    def _found(
+        self, search: LogSearch, uid: str, row: Any, features: Sequence[Feature]
+    ) -> int | None:
+        from mlguard.data.prediction_log import feature_column
+
+        self.recorder.flush()
+        cells = row if isinstance(row, list) else [row]
+        # As the log writes it.
+        cells = [base64.b64encode(one).decode() if type(one) is bytes else one for one in cells]
+        return search.find(uid, cells, [feature_column(one.name) for one in features])
+
+    def _logged(self, app: str, uid: str, columns: Sequence[str]) -> list[dict[str, Any]]:
+        import pyarrow.compute as pc
+
+        rows = self._log.read(app, since=time.time() - SEARCHED_S)
+        kept = [name for name in ("query_id", *columns) if name in rows.column_names]
+        found: list[dict[str, Any]] = (
+            rows.filter(pc.equal(rows["uid"], uid)).select(kept).to_pylist()
+        )
+        return found
 
     def _reserve(self, app: str, version_id: int, generation: int, size: int) -> range:
         assert self.sync is not None

@@ -61,9 +61,10 @@ class QueryIds:
         Blocks double each time they are used up, so that a busy app asks rarely.
         """
         blocks = self._blocks.get(key)
-        size = self._size.get(key, _LOWEST_BLOCK)
-        if blocks and self.left(key) > size // 2:
+        last = self._size.get(key, 0)
+        if blocks and self.left(key) > last // 2:
             return
+        size = min(2 * last, _HIGHEST_BLOCK) if last else _LOWEST_BLOCK
         block = self._reserve(*key, size)
         self._given.append((block.start, block.stop, key))
         if blocks is None:
@@ -73,7 +74,7 @@ class QueryIds:
             if not blocks:
                 self._next[key] = block.start
             blocks.append(block)
-        self._size[key] = min(2 * size, _HIGHEST_BLOCK)
+        self._size[key] = size
 
     def left(self, key: Key) -> int:
         """Return how many credited ids are left."""

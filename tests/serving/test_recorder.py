@@ -1,0 +1,87 @@
+"""Rows on their way to the prediction log."""
+
+import json
+
+from mlguard.data.prediction_log import PredictionLog
+from mlguard.data.schema import Feature
+from mlguard.serving.recorder import LogTarget, Recorder
+
+
+def facts(query_id, **more):
+    return {
+        "query_id": query_id,
+        "time": 1.0,
+        "generation": 1,
+        "default": False,
+        "explanation": None,
+        "output": {"a": [1]},
+        "score": 0.5,
+        "uid": None,
+        "groups": None,
+        "latency_ms": 1.0,
+        "valid": True,
+    } | more
+
+
+def test_rows_reach_the_log(tmp_path):
+    """Outputs as JSON text, inputs by column, groups as an object, redacted columns gone."""
+    recorder = Recorder(PredictionLog(tmp_path), "p1")
+    features = (Feature("a", "number"), Feature("b", "category"))
+    kept = LogTarget("app", 1, features)
+    redacted = LogTarget("app", 2, features, redact=("b",))
+    without = LogTarget("app", 3, features, inputs=False)
+    recorder.put(kept, [1.5, "x"], facts(1, groups={"sex": "F"}))
+    recorder.put(redacted, [2.5, "secret"], facts(2))
+    recorder.put(without, [3.5, "secret"], facts(3))
+    recorder.put(LogTarget("app", 0), [[1, 2]], facts(4, default=True, explanation="why"))
+    recorder.flush()
+    rows = {row["query_id"]: row for row in PredictionLog(tmp_path).read("app").to_pylist()}
+    assert json.loads(rows[1]["output"]) == {"a": [1]}
+    assert (rows[1]["a"], rows[1]["b"]) == (1.5, "x")
+    assert json.loads(rows[1]["groups"]) == {"sex": "F"}
+    assert rows[2]["a"] == 2.5
+    assert "secret" not in str(rows)
+    assert rows[4]["explanation"] == "why"
+    recorder.start()
+    recorder.close()
+
+
+def test_texts_and_bytes_are_logged(tmp_path):
+    """A row that is one value is logged under its one feature; bytes as base64."""
+    recorder = Recorder(PredictionLog(tmp_path), "p1")
+    target = LogTarget("app", 1, (Feature("text", "text"),))
+    recorder.put(target, "hello", facts(1))
+    recorder.put(target, b"\x00\xff", facts(2))
+    recorder.start()
+    recorder.close()
+    rows = PredictionLog(tmp_path).read("app").to_pylist()
+    assert sorted(row["text"] for row in rows) == ["AP8=", "hello"]
+
+
+def test_memory_is_bounded(tmp_path, monkeypatch):
+    """What does not fit is dropped and counted; nothing is raised."""
+    monkeypatch.setattr("mlguard.serving.recorder._MAX_ROWS", 10)
+    recorder = Recorder(PredictionLog(tmp_path), "p1")
+    for number in range(25):
+        recorder.put(LogTarget("app", 0), [], facts(number))
+    assert recorder.dropped == 15
+    recorder.start()
+    recorder.close()
+    assert PredictionLog(tmp_path).read("app").num_rows == 10
+
+
+def test_a_log_that_fails_stops_nothing(caplog):
+    """Rows are counted as dropped, the log says so once, and the next ones are tried."""
+
+    class Broken:
+        def writer(self, *_arguments, **_options):
+            raise OSError("no space left")
+
+    recorder = Recorder(Broken(), "p1")
+    for number in range(3):
+        recorder.put(LogTarget("app", 0), [], facts(number))
+        recorder.flush()
+    assert recorder.dropped == 3
+    assert len([one for one in caplog.records if "dropped" in one.message]) == 1
+    recorder.start()
+    recorder.close()
