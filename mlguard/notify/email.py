@@ -213,7 +213,7 @@ def _send_error(error: Exception, *, connected: bool) -> SendError:
         return SendError(
             f"the mail server refused the login: {words}",
             Outcome.STOP,
-            hint="mend username and password_env in [notify.email], then: mlguard notify test",
+            hint="mend username and password_env in [notify.email]; what waits is sent then",
         )
     if isinstance(error, smtplib.SMTPAuthenticationError):
         # A 4xx here is a server that cannot check passwords just now.

@@ -96,7 +96,7 @@ class Incidents(Apps):
         row = connection.execute(_INCIDENTS.where(incidents.c.id == incident_id)).one_or_none()
         if row is None:
             raise NotFoundError(
-                f"there is no incident {incident_id}", hint="list them with `mlguard incident`"
+                f"there is no incident {incident_id}", hint="`mlguard status` lists the open ones"
             )
         return _incident_of(row)
 
@@ -507,7 +507,7 @@ class Incidents(Apps):
                 if incident.state == "open":
                     raise RefusedError(
                         f"incident {incident.id}, which put {app} {version} in quarantine, is open",
-                        hint=f'close it first: mlguard incident {incident.id} --close --cause "…"',
+                        hint=f"deploy what fixes it: mlguard deploy {app} --resolves {incident.id}",
                         clause="incident",
                         incident=incident.id,
                     )

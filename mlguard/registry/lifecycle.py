@@ -385,8 +385,7 @@ def refuse_quarantined(scene: Scene, version: Placed, incident: int | None) -> N
         number = "" if incident is None else f" (incident {incident})"
         raise RefusedError(
             f"{scene.app} {version.name}: these bytes are in quarantine{number}",
-            hint="fix the model and deploy the new bytes, or, when the incident is closed, "
-            f"let the old ones be judged again: mlguard release {scene.app} {version.name}",
+            hint="fix the model and deploy the new bytes; the same bytes stay refused",
             clause="quarantine",
             incident=incident,
             digest=version.digest,

@@ -143,7 +143,7 @@ def _child(task: dict[str, Any]) -> dict[str, Any]:
         last = err.decode("utf-8", "replace").strip().rpartition("\n")[2]
         raise DrawingError(
             f"drawing ended with {process.returncode}: {printable(last)}",
-            hint="mlguard doctor says whether matplotlib works here",
+            hint="see whether it works here: python -c 'import matplotlib.pyplot'",
         )
     answer: dict[str, Any] = json.loads(out)
     return answer

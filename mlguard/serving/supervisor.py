@@ -258,7 +258,7 @@ def _until_ready(children: list[_Child], ready: int, stopping: _Signals) -> bool
             if child.look(time.monotonic()) and child.deaths >= _ATTEMPTS:
                 raise MlguardError(
                     f"{child.name} ended {child.deaths} times before it answered",
-                    hint="its messages stand above; mlguard doctor looks at the installation",
+                    hint="its messages stand above",
                 )
     return False
 
