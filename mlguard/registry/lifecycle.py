@@ -37,7 +37,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
-from mlguard.errors import ConflictError, MlguardError, RefusedError
+from mlguard.errors import ConflictError, RefusedError
 
 
 @enum.unique
@@ -604,8 +604,3 @@ def refuse_automatic(app: str, moves: Sequence[float], now: float, limits: Limit
                 hint="wait for the cooldown, or let a human decide: mlguard rollback",
                 clause="cooldown",
             )
-
-
-def reason_of(error: MlguardError) -> str:
-    """Return the name of the clause that an error of this module stands for."""
-    return str(error.data.get("clause", ""))

@@ -386,4 +386,4 @@ def test_any_sequence_keeps_the_invariants(sqlite_house, empty_database):
 @pytest.mark.soak
 def test_any_long_sequence_keeps_the_invariants(sqlite_house, empty_database):
     """A long search, another one in every run."""
-    run(sqlite_house, empty_database, examples=300, steps=60, repeatable=False)
+    run(sqlite_house, empty_database, examples=150, steps=50, repeatable=False)
