@@ -32,7 +32,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from mlguard.config import EmailTable, ProjectSettings
-from mlguard.errors import ConfigError, UsageError
+from mlguard.errors import UsageError
 from mlguard.notify.delivery import Delivery, Outcome, SendError
 from mlguard.notify.mail import check_address, compose
 from mlguard.wording import printable
@@ -86,6 +86,12 @@ class Email:
         sender = table.sender if table is not None else "mlguard@localhost"
         recipient = delivery.recipient if delivery.recipient != FILE else sender
         try:
+            check_address(sender)
+        except UsageError as error:
+            # Every message would fail alike: that is the settings' fault, not the message's.
+            why = f"[notify.email] from = {printable(sender, 80)!r} is no e-mail address"
+            raise SendError(why, Outcome.STOP, hint=error.hint) from error
+        try:
             message = compose(
                 delivery.notice, delivery.facts, sender=sender, recipient=recipient,
                 message_id=delivery.message_id, now=now, pictures=delivery.pictures,
@@ -116,6 +122,7 @@ class Email:
 
     def _write(self, message: EmailMessage, delivery: Delivery) -> None:
         """Write the message whole or not at all; a second attempt replaces the first."""
+        file = None
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
             with tempfile.NamedTemporaryFile(dir=self._folder, delete=False) as file:
@@ -124,6 +131,8 @@ class Email:
                 os.fsync(file.fileno())
             Path(file.name).replace(self._folder / _file_name(delivery))
         except OSError as error:
+            if file is not None:
+                Path(file.name).unlink(missing_ok=True)
             raise SendError(
                 f"the mail could not be written to {self._folder}: {error}", Outcome.UNREACHABLE
             ) from error
@@ -255,21 +264,3 @@ def _file_name(delivery: Delivery) -> str:
     parts = [stamp, delivery.notice.app, delivery.notice.kind, hashlib.sha256(key).hexdigest()[:8]]
     name = "-".join(part for part in parts if part)
     return re.sub(r"[^A-Za-z0-9._-]+", "_", name) + ".eml"
-
-
-def check_settings(table: EmailTable) -> None:
-    """Refuse addresses that could never work, before a message is lost on them.
-
-    Raises
-    ------
-    ConfigError
-        Naming the key and the value.
-    """
-    for key, values in (("from", [table.sender]), ("to", table.to)):
-        for value in values:
-            try:
-                check_address(value)
-            except UsageError as error:
-                raise ConfigError(
-                    f"[notify.email] {key} = {value[:80]!r} is no e-mail address", hint=error.hint
-                ) from error

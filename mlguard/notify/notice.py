@@ -500,7 +500,8 @@ def _window(facts: _Facts) -> str:
     start, end = window.get("start"), window.get("end")
     if not (isinstance(start, int | float) and isinstance(end, int | float)):
         return ""
-    text = f"{moment(start)} to {moment(end)}"
+    first, last = moment(start), moment(end)
+    text = first if first == last else f"{first} to {last}"
     for key, what in (("n_rows", "predictions"), ("n_labels", "labels")):
         if isinstance(window.get(key), int):
             text += f", {count(window[key])} {what}"
@@ -510,8 +511,10 @@ def _window(facts: _Facts) -> str:
 def _table(facts: Mapping[str, Any]) -> tuple[tuple[Row, ...], int]:
     """Rows of judged figures, or of measurements per group, whichever the facts hold."""
     found = facts.get("figures") or facts.get("measurements") or []
-    rows = [_row(one) for one in found if isinstance(one, Mapping)] if found else []
-    return tuple(rows[:TABLE_ROWS]), max(0, len(rows) - TABLE_ROWS)
+    rows = [_row(one) for one in found if isinstance(one, Mapping)]
+    left_out = facts.get("more_figures")
+    more = left_out if isinstance(left_out, int) else 0
+    return tuple(rows[:TABLE_ROWS]), more + max(0, len(rows) - TABLE_ROWS)
 
 
 def _row(one: Mapping[str, Any]) -> Row:

@@ -333,8 +333,8 @@ def _time_axis(axes: Axes, chart: TimeChart, most: int) -> None:
     found = locator.tick_values(*moments)  # type: ignore[no-untyped-call]  # matplotlib's
     ticks = [num2date(one).timestamp() for one in found]  # type: ignore[no-untyped-call]  # ditto
     ticks = [one for one in ticks if low <= one <= high] or [low]
-    long = high - low > 2 * 86400
-    form = "%-d %b" if long else "%H:%M"
+    span = high - low
+    form = "%-d %b" if span > 2 * 86400 else "%H:%M" if span > 900 else "%H:%M:%S"
     axes.set_xticks(ticks, [datetime.fromtimestamp(one, UTC).strftime(form) for one in ticks])
 
 

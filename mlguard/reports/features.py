@@ -17,7 +17,7 @@ import numpy.typing as npt
 from mlguard.config import DataDriftMonitor
 from mlguard.data.profile import SCORE, FeatureProfile
 from mlguard.reports.traffic import Traffic
-from mlguard.reports.view import DriftChart, FeatureDrift, Figure
+from mlguard.reports.view import SMALL_GROUP, DriftChart, FeatureDrift, Figure
 from mlguard.stats.two_sample import DriftJudgement, judge_drift, judge_share_increase
 from mlguard.wording import estimate, number, share
 
@@ -203,15 +203,19 @@ def _outline(before: FeatureProfile, now: FeatureProfile) -> dict[str, Any] | No
 
 
 def _bars(before: FeatureProfile, now: FeatureProfile) -> dict[str, Any]:
-    names = [*before.categories, "(rare values)", "(new values)"]
-    rows = [
-        (name, int(a) / before.n, int(b) / now.n)
-        for name, a, b in zip(names, before.counts, now.counts, strict=True)
-        if a or b
-    ]
-    rows.sort(key=lambda row: -row[1])
+    """Return the share of each category; those of a few people are named together."""
+    rare, new = "(rare values)", "(new values)"
+    shares: dict[str, list[float]] = {}
+    names = [*before.categories, rare, new]
+    for name, a, b in zip(names, before.counts.tolist(), now.counts.tolist(), strict=True):
+        shown = name if max(a, b) >= SMALL_GROUP or name == new else rare
+        held = shares.setdefault(shown, [0.0, 0.0])
+        held[0] += a / before.n
+        held[1] += b / now.n
+    rows = [(name, a, b) for name, (a, b) in shares.items() if a or b]
+    rows.sort(key=lambda row: -max(row[1], row[2]))
     return {
-        "labels": tuple(row[0] for row in rows[:40]),
-        "reference": tuple(row[1] for row in rows[:40]),
-        "current": tuple(row[2] for row in rows[:40]),
+        "labels": tuple(name for name, _, _ in rows),
+        "reference": tuple(held for _, held, _ in rows),
+        "current": tuple(held for _, _, held in rows),
     }

@@ -5,10 +5,8 @@ from email import message_from_bytes, policy
 
 import pytest
 
-from mlguard.config import EmailTable
-from mlguard.errors import ConfigError
 from mlguard.notify.delivery import Delivery, Outcome, SendError
-from mlguard.notify.email import Email, check_settings
+from mlguard.notify.email import Email
 from mlguard.notify.notice import notice
 
 NOW = 1_795_357_400.0
@@ -239,7 +237,8 @@ def test_strange_names_cannot_leave_the_folder(project, facts):
     assert file.is_file()
 
 
-def test_addresses_in_the_settings_are_checked_before_a_message_is_lost():
-    """A typing error in mlguard.toml is found by whoever asks, not by a dead letter."""
-    with pytest.raises(ConfigError, match=r"\[notify.email\] to = 'nobody'"):
-        check_settings(EmailTable.model_validate({"to": ["a@example.com", "nobody"]}))
+def test_a_sender_that_is_no_address_stops_the_queue(project, facts):
+    """A typing error in mlguard.toml loses nothing: every message waits for the correction."""
+    error = failure(Email(project(smtp="smtp://127.0.0.1:9", **{"from": "nobody"})), facts)
+    assert error.outcome is Outcome.STOP
+    assert "[notify.email] from = 'nobody'" in error.message

@@ -7,7 +7,7 @@ import pytest
 
 from mlguard.notify.delivery import Outcome, SendError
 from mlguard.notify.email import Email
-from mlguard.notify.outbox import GIVE_UP_S, deliver, next_attempt, notifiers_for
+from mlguard.notify.outbox import GIVE_UP_S, LEASE_S, deliver, next_attempt, notifiers_for
 
 
 @pytest.fixture
@@ -87,6 +87,25 @@ def test_the_message_id_is_the_same_on_every_attempt(house, clock, facts):
         ids.setdefault(people[0], []).append(message["Message-ID"])
     assert len(ids["a@example.com"]) == 2
     assert len(set(ids["a@example.com"])) == 1
+
+
+def test_dying_after_the_servers_answer_makes_one_duplicate_at_most(house, clock, facts):
+    """Killed between 250 and the commit: the same Message-ID again, and nothing lost."""
+    _, registry, post, sender = house
+
+    class Dying(Email):
+        def send(self, delivery, now):
+            super().send(delivery, now)
+            raise KeyboardInterrupt
+
+    registry.outbox.enqueue("credit", "rolled_back", facts)
+    with pytest.raises(KeyboardInterrupt):
+        deliver(registry, [Dying(house[0])], clock.now)
+    assert deliver(registry, [sender], clock.now + 1).sent == 0
+    clock.now += LEASE_S + 1
+    assert deliver(registry, [sender], clock.now).sent == 2
+    assert recipients(post) == ["a@example.com", "a@example.com", "b@example.com"]
+    assert post.arrived[0][1]["Message-ID"] == post.arrived[1][1]["Message-ID"]
 
 
 def test_messages_of_one_incident_stay_in_order(house, clock, facts):
