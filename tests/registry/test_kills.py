@@ -20,7 +20,7 @@ from mlguard.errors import ConflictError, RefusedError
 from mlguard.registry import Mode, State
 
 COMMANDS = ("register", "stage", "promote", "rollback", "manual", "block", "reconcile")
-ROUNDS_IN_SOAK = 4
+ROUNDS_IN_SOAK = 3
 
 
 class Killer:
