@@ -388,13 +388,13 @@ def _compared(
 ) -> Finding:
     """Put a judged comparison into words."""
     change = f"{pair.metric} {number(pair.value)} against {number(pair.other)}"
-    better = f"better by {estimate(pair.better, pair.interval, pair.n)}"
+    gain = f"a gain of {estimate(pair.better, pair.interval, pair.n)}"
     flips = f"{count(pair.flips)} rows answered differently"
     undecided = judged.verdict is Verdict.INCONCLUSIVE
     return Finding(
         id=name,
         verdict=judged.verdict,
-        summary=f"{says}: {change}, {better}; {flips}",
+        summary=f"{says}: {change}, {gain}; {flips}",
         value=pair.better,
         limit=judged.limit,
         interval=pair.interval,
@@ -413,7 +413,7 @@ def _compared(
         details={
             **pair.details(),
             "notes": [
-                f"beside it: better than {one.baseline} by {estimate(one.better, one.interval)}"
+                f"beside it: against {one.baseline} a gain of {estimate(one.better, one.interval)}"
                 for one in others
             ],
         },

@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from mlguard.models.bundle import Manifest
     from mlguard.models.predictor import Predictions, Predictor
     from mlguard.models.schema import InputSchema
-    from mlguard.registry.store import Registry
 
 #: Frames whose predictions one model keeps: train and test, whole and labelled.
 _KEPT = 4
@@ -265,15 +264,21 @@ class Subject:
     @cached_property
     def active(self) -> JudgedModel | None:
         """The version that serves now; None where none does."""
-        version = self._active_version()
-        if version is None:
+        url = self.project.registry_url
+        if url.startswith("sqlite:///") and not Path(url.removeprefix("sqlite:///")).exists():
+            # A check changes nothing: it does not even make the database.
             return None
         from mlguard.models.bundle import Manifest
         from mlguard.models.predictor import load_predictor
+        from mlguard.registry import Registry
 
-        manifest = Manifest.from_json(version.manifest)
-        path = self._registry.artifacts.get(manifest.model_sha256)
-        return self._judged(version.name, load_predictor(manifest, path))
+        with Registry.open(self.project) as registry:
+            version = registry.app(self.settings.name).active
+            if version is None:
+                return None
+            manifest = Manifest.from_json(version.manifest)
+            path = registry.artifacts.get(manifest.model_sha256)
+            return self._judged(version.name, load_predictor(manifest, path))
 
     def baseline(self, name: str) -> JudgedModel:
         """Return the simple model ``majority``, ``mean``, ``stump`` or ``linear``, trained."""
@@ -297,19 +302,6 @@ class Subject:
     @cached_property
     def _baselines(self) -> dict[str, JudgedModel]:
         return {}
-
-    @cached_property
-    def _registry(self) -> Registry:
-        from mlguard.registry.store import Registry
-
-        return Registry.open(self.project)
-
-    def _active_version(self) -> Any:
-        url = self.project.registry_url
-        if url.startswith("sqlite:///") and not Path(url.removeprefix("sqlite:///")).exists():
-            # A check changes nothing: it does not even make the database.
-            return None
-        return self._registry.app(self.settings.name).active
 
     def _judged(self, name: str, predictor: Predictor) -> JudgedModel:
         return JudgedModel(

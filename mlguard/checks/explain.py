@@ -6,12 +6,15 @@ it concerns, what to do next.
 
 from __future__ import annotations
 
+import textwrap
+
 from mlguard.results import CheckResult, Enforcement, Measurement, Verdict
 from mlguard.wording import count, estimate, number, printable
 
 #: Most rows of the table; a check with more groups names how many are left out.
 _ROWS = 20
 _NAME_CHARS = 40
+_WIDTH = 88
 
 
 class CheckFailedError(AssertionError):
@@ -42,16 +45,17 @@ def report_text(result: CheckResult) -> str:
     """Return everything that somebody who did not write the check needs to understand it."""
     lines = [
         f"{result.verdict.mark} {result.verdict.word}  {printable(result.name)}",
-        f"  {printable(result.summary, 1000)}",
+        *_wrapped(printable(result.summary, 1000)),
     ]
     if result.measurements:
         lines += ["", *(f"  {line}" for line in table(result.measurements))]
     if result.value is not None:
         limit = "" if result.limit is None else f"; limit {number(result.limit)}"
-        lines += ["", f"  decisive: {estimate(result.value, result.interval, result.n)}{limit}"]
-    lines += [f"  {printable(text, 500)}" for text in result.details.get("notes", ())]
+        lines += ["", f"  judged: {estimate(result.value, result.interval, result.n)}{limit}"]
+    for text in result.details.get("notes", ()):
+        lines += _wrapped(printable(text, 500))
     if result.on_inconclusive is Enforcement.BLOCK and result.verdict is Verdict.INCONCLUSIVE:
-        lines += ['  undecided closes the gate, unless app.toml says on_inconclusive = "warn"']
+        lines += ['  undecided closes the gate, unless on_inconclusive = "warn"']
     if result.next_step:
         lines += [f"  next: {printable(result.next_step, 500)}"]
     traceback = result.details.get("traceback")
@@ -87,6 +91,12 @@ def table(measurements: tuple[Measurement, ...]) -> list[str]:
     ]
     left_out = len(measurements) - len(shown)
     return [*lines, f"and {left_out} more"] if left_out else lines
+
+
+def _wrapped(text: str) -> list[str]:
+    return textwrap.wrap(
+        text, _WIDTH, initial_indent="  ", subsequent_indent="  ", break_on_hyphens=False
+    )
 
 
 def _interval(one: Measurement) -> str:

@@ -104,8 +104,9 @@ class Fairness:
             optional=frozenset(one.strip() for one in optional),
         )
         found = find_gap(subject.candidate, subject.labelled, by=by, rule=rule)
-        if found.verdict is not Verdict.PASSED:
-            found = replace(found, next_step=_next_step(found, subject.settings.name))
+        if found.reason == "limit_exceeded":
+            then = f"{found.next_step}, then: mlguard check {subject.settings.name}"
+            found = replace(found, next_step=then)
         return from_finding(item, found)
 
 
@@ -115,15 +116,6 @@ def _metrics(settings: AppSettings) -> list[FairnessMetric]:
     if settings.app.task == "regression" and "metrics" not in gate.model_fields_set:
         return ["mean_absolute_error"]
     return list(dict.fromkeys(gate.metrics))
-
-
-def _next_step(found: Finding, app: str) -> str:
-    if found.verdict is Verdict.FAILED and found.reason == "limit_exceeded":
-        return (
-            "compare the groups' rows and labels, train a candidate that treats them more alike, "
-            f"then: mlguard check {app}"
-        )
-    return found.next_step
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -301,7 +293,7 @@ def _finding(
         n=sum(one.n for one in judged.groups),
         n_min=judged.n_needed,
         reason=judged.reason,
-        next_step=judged.next_step,
+        next_step=_next_step(rule, judged),
         measurements=measurements,
         details={
             "notes": notes,
@@ -312,6 +304,20 @@ def _finding(
             **({"positive": positive} if positive else {}),
         },
     )
+
+
+def _next_step(rule: GapRule, judged: GapJudgement) -> str:
+    """Say what would help: more rows of the right kind, or a better candidate."""
+    what = _denominator(rule.metric)
+    if judged.verdict is Verdict.FAILED:
+        return "compare the groups' rows and labels, and train a candidate that treats them alike"
+    if judged.reason == "no_support" and judged.n_needed is not None:
+        return f"judge it on about {count(judged.n_needed)} {what} of each group"
+    if judged.reason in ("few", "undefined"):
+        return f"judge it on at least {rule.min_group_size} {what} of each group"
+    if judged.reason == "above_not_proven" and judged.n_to_tell is not None:
+        return f"about {count(judged.n_to_tell)} {what} of each group would tell"
+    return ""
 
 
 def _summary(rule: GapRule, by: str, judged: GapJudgement, measured: str, positive: str) -> str:

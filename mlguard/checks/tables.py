@@ -27,7 +27,7 @@ from mlguard.checks.labels import nearest
 from mlguard.results import Finding, Measurement, Verdict
 from mlguard.stats.multiplicity import bonferroni
 from mlguard.stats.proportions import newcombe_difference, wilson_interval
-from mlguard.wording import count, estimate, listed, number, printable, share
+from mlguard.wording import count, listed, number, printable, share
 
 if TYPE_CHECKING:
     import numpy as np
@@ -337,19 +337,27 @@ def leakage(subject: Subject) -> Finding:
 
     A number is used as it is, in either direction; text by the share of each class that its
     values have in the other half of the rows, so that a column of names cannot know the answer
-    by heart.  More than two classes: the pair that the column tells apart worst decides.
+    by heart.  More than two classes: the pair that the column tells apart worst decides.  With
+    training rows the lesser of both parts counts.
     """
-    rows = subject.labelled
-    if len(rows) > _MOST_ROWS:
-        rows = rows.sample(_MOST_ROWS, random_state=_SEED)
-    truth = rows[subject.settings.data.target]
+    data = subject.settings.data
     regression = subject.settings.app.task == "regression"
     measure = _rank_correlation if regression else _class_auc
     named = "rank correlation" if regression else "AUC"
+    parts = [subject.labelled]
+    if subject.train is not None and data.target in subject.train.columns:
+        parts.append(subject.train[subject.train[data.target].notna()])
+    parts = [
+        one.sample(_MOST_ROWS, random_state=_SEED) if len(one) > _MOST_ROWS else one
+        for one in parts
+    ]
+    rows = parts[0]
     scores = {}
     for name in subject.candidate.features:
-        if name in rows.columns and rows[name].notna().any():
-            scores[name] = measure(rows[name], truth)
+        found = [measure(part[name], part[data.target]) for part in parts if name in part.columns]
+        # A column that knows the answer knows it in both parts; where one part cannot be ranked,
+        # nothing is known.
+        scores[name] = min(found) if found and all(map(math.isfinite, found)) else math.nan
     known = {name: one for name, one in scores.items() if math.isfinite(one)}
     if not known:
         return Finding(
@@ -367,7 +375,9 @@ def leakage(subject: Subject) -> Finding:
     leaking = [name for name in order if known[name] > LEAKAGE]
     low, high = _auc_interval(known[best], len(rows))
     proven = low > LEAKAGE
-    told = listed([f"{printable(name, 60)!r} ({named} {number(known[name])})" for name in leaking])
+    told = listed(
+        [f"{printable(name, 60)!r} ({named} {number(known[name], places=3)})" for name in leaking]
+    )
     verb = "predicts" if len(leaking) == 1 else "predict"
     return Finding(
         id="data_quality.leakage",
@@ -375,7 +385,7 @@ def leakage(subject: Subject) -> Finding:
         summary=f"{told} alone {verb} the target almost perfectly; limit {number(LEAKAGE)}"
         if leaking
         else f"no column alone predicts the target; the best is {printable(best, 60)!r} with "
-        f"{named} {estimate(known[best], n=len(rows))}; limit {number(LEAKAGE)}",
+        f"{named} {number(known[best], places=3)}; limit {number(LEAKAGE)}",
         subject="",
         value=known[best],
         limit=LEAKAGE,

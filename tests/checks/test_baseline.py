@@ -192,7 +192,7 @@ def test_simple_models_are_trained_and_reported(project):
     assert found.verdict is Verdict.PASSED
     groups = [one.group for one in found.measurements]
     assert groups == ["model.skops", "majority", "stump", "linear"]
-    assert any("better than linear by" in note for note in found.details["notes"])
+    assert any("against linear a gain of" in note for note in found.details["notes"])
     live = family.run(second, subject)
     assert live.verdict is Verdict.SKIPPED
     assert live.reason == "no_active"

@@ -171,7 +171,7 @@ def test_a_failing_item_prints_a_table_and_no_stack(run, project):
             "*group  *measured  *n  *value  *interval*",
             "*sex=?  *accuracy*",
             "*sex=?  *accuracy*",
-            "*next: test on about * rows each",
+            "*next: judge it on about * rows of each group",
         ]
     )
     assert "Traceback" not in done.stdout.str()

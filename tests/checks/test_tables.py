@@ -180,7 +180,7 @@ def test_a_regression_leaks_by_rank(bare_project, pair):
     test = pair[1].assign(y=pair[1]["a"] ** 3)
     app = bare_project.base.replace('input = "table"', 'input = "table"\ntask = "regression"')
     found = tables.leakage(subject_of(bare_project, None, test, app=app))
-    assert "'a' (rank correlation 1)" in found.summary
+    assert "'a' (rank correlation 1.000)" in found.summary
 
 
 def adult(shared_data, part):
