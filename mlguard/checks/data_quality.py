@@ -15,11 +15,11 @@ from mlguard.checks import tables
 from mlguard.checks.declaration import Declaration, Item, from_finding, policy_of
 from mlguard.checks.evidence import Subject
 from mlguard.checks.expectations import Suites, declare_expectations
-from mlguard.config import AppSettings
+from mlguard.config import AppSettings, CheckPolicy
 from mlguard.results import CheckResult, Enforcement, Finding
 
 #: Our own checks, the enforcement each has by default, and whether it needs training rows.
-_OWN: dict[str, tuple[Callable[[Subject], Finding], Enforcement, bool]] = {
+_OWN: dict[str, tuple[Callable[[Subject, CheckPolicy], Finding], Enforcement, bool]] = {
     "schema": (tables.schema, Enforcement.BLOCK, False),
     "missing": (tables.missing, Enforcement.WARN, True),
     "duplicates": (tables.duplicates, Enforcement.WARN, False),
@@ -57,4 +57,4 @@ class DataQuality:
         if "expectation" in item.parameters:
             return from_finding(item, self._suites.finding(item, subject))
         judge, _, _ = _OWN[item.id.partition(".")[2]]
-        return from_finding(item, judge(subject))
+        return from_finding(item, judge(subject, item.policy))

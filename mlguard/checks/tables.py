@@ -11,9 +11,11 @@
     No single column predicts the target almost perfectly (AUC above 0.99, rank correlation for
     a regression): such a column usually knows the answer.
 
-The limits are effect sizes; where a limit is passed only by what chance could do, the finding
-is WARNED instead of FAILED.  Results name columns, never values of the data, except classes of
-the target.
+The limits are effect sizes.  With ``decide = "evidence"`` a limit that is passed only by what
+chance could do is WARNED instead of FAILED; ``"proof"`` passes only what its interval proves, and
+``"estimate"`` compares the estimate.  A schema is a fact and has no interval.
+
+Results name columns, never values of the data, except classes of the target.
 """
 
 from __future__ import annotations
@@ -24,6 +26,7 @@ from typing import TYPE_CHECKING, Any
 
 from mlguard.checks.evidence import Subject
 from mlguard.checks.labels import nearest
+from mlguard.config import CheckPolicy
 from mlguard.results import Finding, Measurement, Verdict
 from mlguard.stats.multiplicity import bonferroni
 from mlguard.stats.proportions import newcombe_difference, wilson_interval
@@ -47,14 +50,31 @@ _TOLD = 4
 _FEWEST = 10
 _MOST_ROWS = 50_000
 _SEED = 20_240_503
+_DEFAULT = CheckPolicy()
 #: Kinds that a model meets as the same kind of value.
 _ALIKE = {"integer": "number", "number": "number", "category": "text", "text": "text"}
+
+
+def _against(
+    value: float, interval: tuple[float, float], limit: float, policy: CheckPolicy
+) -> tuple[Verdict, str]:
+    """Hold a figure that must stay below a limit against it; return verdict and reason."""
+    low, high = interval
+    if policy.decide != "estimate":
+        if low > limit:
+            return Verdict.FAILED, "limit_exceeded"
+        if high <= limit:
+            return Verdict.PASSED, ""
+        if policy.decide == "proof":
+            return Verdict.INCONCLUSIVE, "not_proven"
+        return (Verdict.WARNED, "above_not_proven") if value > limit else (Verdict.PASSED, "")
+    return (Verdict.FAILED, "limit_exceeded") if value > limit else (Verdict.PASSED, "")
 
 
 # --- schema ------------------------------------------------------------------------------
 
 
-def schema(subject: Subject) -> Finding:
+def schema(subject: Subject, policy: CheckPolicy = _DEFAULT) -> Finding:  # noqa: ARG001
     """Judge whether the test rows look like what the model was trained on."""
     data = subject.settings.data
     test, train = subject.test, subject.train
@@ -173,19 +193,22 @@ def _column_problems(
 # --- missing -----------------------------------------------------------------------------
 
 
-def missing(subject: Subject) -> Finding:
+def missing(subject: Subject, policy: CheckPolicy = _DEFAULT) -> Finding:
     """Judge whether a column is filled as often as it was in training."""
     train, test = _both(subject)
     shared = [name for name in test.columns if name in train.columns]
-    level = 1 - bonferroni(0.05, max(1, len(shared)))
+    level = max(policy.confidence_level, 1 - bonferroni(policy.family_error, max(1, len(shared))))
     changes = []
     for name in shared:
         now, was = int(test[name].isna().sum()), int(train[name].isna().sum())
-        change = now / len(test) - was / len(train)
-        if abs(change) > MISSING_CHANGE:
-            low, high = newcombe_difference(now, len(test), was, len(train), confidence_level=level)
-            changes.append(_Change(name, now / len(test), was / len(train), (low, high)))
-    if not changes:
+        interval = newcombe_difference(now, len(test), was, len(train), confidence_level=level)
+        changes.append(_Change(name, now / len(test), was / len(train), interval))
+    judged = [(*_against(*one.size, MISSING_CHANGE, policy), one) for one in changes]
+    # By verdict, then by size: the first speaks for all.
+    judged.sort(key=lambda one: (-one[0].severity, -abs(one[2].value)))
+    verdict, reason, worst = judged[0]
+    named = [one for found, _, one in judged if found is not Verdict.PASSED]
+    if not named:
         return Finding(
             id="data_quality.missing",
             verdict=Verdict.PASSED,
@@ -194,23 +217,21 @@ def missing(subject: Subject) -> Finding:
             limit=MISSING_CHANGE,
             n=len(test),
         )
-    changes.sort(key=lambda one: -abs(one.value))
-    proven = any(one.proven for one in changes)
-    told = [f"{printable(one.name, 60)!r} ({share(one.was)} → {share(one.now)})" for one in changes]
-    worst = changes[0]
+    told = [f"{printable(one.name, 60)!r} ({share(one.was)} → {share(one.now)})" for one in named]
+    says = "may change" if verdict is Verdict.INCONCLUSIVE else "changes"
     return Finding(
         id="data_quality.missing",
-        verdict=Verdict.FAILED if proven else Verdict.WARNED,
-        summary=f"the share of missing values changes from train to test: {listed(told)}",
+        verdict=verdict,
+        summary=f"the share of missing values {says} from train to test: {listed(told)}",
         value=worst.value,
         limit=MISSING_CHANGE,
         interval=worst.interval,
         n=len(test),
-        reason="limit_exceeded" if proven else "not_proven",
+        reason=reason,
         next_step="find out why; the model learnt from other gaps than it will meet",
         measurements=tuple(
             Measurement(name=f"missing in {part}", group=printable(one.name, 60), value=value, n=n)
-            for one in changes
+            for one in named
             for part, value, n in (("test", one.now, len(test)), ("train", one.was, len(train)))
         ),
     )
@@ -218,7 +239,7 @@ def missing(subject: Subject) -> Finding:
 
 @dataclass(frozen=True)
 class _Change:
-    """A column whose share of missing values changed."""
+    """A column's share of missing values in test and in train."""
 
     name: str
     now: float
@@ -230,15 +251,16 @@ class _Change:
         return self.now - self.was
 
     @property
-    def proven(self) -> bool:
-        low, high = self.interval
-        return low > MISSING_CHANGE or high < -MISSING_CHANGE
+    def size(self) -> tuple[float, tuple[float, float]]:
+        """The change without its direction, and its bounds."""
+        low, high = self.interval if self.value >= 0 else (-self.interval[1], -self.interval[0])
+        return abs(self.value), (max(low, 0.0), max(high, -low))
 
 
 # --- duplicates and overlap --------------------------------------------------------------
 
 
-def duplicates(subject: Subject) -> Finding:
+def duplicates(subject: Subject, policy: CheckPolicy = _DEFAULT) -> Finding:
     """Judge how many rows repeat an earlier one exactly."""
     parts = {"test": subject.test}
     if subject.train is not None:
@@ -255,6 +277,7 @@ def duplicates(subject: Subject) -> Finding:
         repeats[part],
         len(parts[part]),
         f"rows that repeat an earlier row of their file: {told}",
+        policy=policy,
         next_step="remove the repeats, or name the column that tells rows apart in [data] id",
         measurements=tuple(
             Measurement(
@@ -265,7 +288,7 @@ def duplicates(subject: Subject) -> Finding:
     )
 
 
-def overlap(subject: Subject) -> Finding:
+def overlap(subject: Subject, policy: CheckPolicy = _DEFAULT) -> Finding:
     """Judge how many test rows the model was trained on."""
     import pandas as pd
 
@@ -284,6 +307,7 @@ def overlap(subject: Subject) -> Finding:
         both,
         len(test),
         f"{count(both)} of {count(len(test))} test rows are in train too",
+        policy=policy,
         next_step="split again so that no row is in both; on known rows every figure flatters",
     )
 
@@ -307,24 +331,24 @@ def _repeated(
     n: int,
     told: str,
     *,
+    policy: CheckPolicy,
     next_step: str,
     measurements: tuple[Measurement, ...] = (),
 ) -> Finding:
     """Judge a share of repeated rows, counted on all rows there are."""
-    low, high = wilson_interval(repeated, n)
+    low, high = wilson_interval(repeated, n, confidence_level=policy.confidence_level)
     value = repeated / n
-    above = value > REPEATED_SHARE
-    proven = low > REPEATED_SHARE
+    verdict, reason = _against(value, (low, high), REPEATED_SHARE, policy)
     return Finding(
         id=name,
-        verdict=Verdict.PASSED if not above else Verdict.FAILED if proven else Verdict.WARNED,
+        verdict=verdict,
         summary=f"{told}; limit {share(REPEATED_SHARE)}",
         value=value,
         limit=REPEATED_SHARE,
         interval=(low, high),
         n=n,
-        reason="" if not above else "limit_exceeded" if proven else "not_proven",
-        next_step=next_step if above else "",
+        reason=reason,
+        next_step="" if verdict is Verdict.PASSED else next_step,
         measurements=measurements,
     )
 
@@ -332,7 +356,7 @@ def _repeated(
 # --- leakage -----------------------------------------------------------------------------
 
 
-def leakage(subject: Subject) -> Finding:
+def leakage(subject: Subject, policy: CheckPolicy = _DEFAULT) -> Finding:
     """Judge whether one column alone predicts the target almost perfectly.
 
     A number is used as it is, in either direction; text by the share of each class that its
@@ -372,29 +396,28 @@ def leakage(subject: Subject) -> Finding:
         )
     order = sorted(known, key=lambda name: -known[name])
     best = order[0]
-    leaking = [name for name in order if known[name] > LEAKAGE]
-    low, high = _auc_interval(known[best], len(rows))
-    proven = low > LEAKAGE
+    interval = _as_votes(known[best], len(rows), policy.confidence_level)
+    verdict, reason = _against(known[best], interval, LEAKAGE, policy)
+    leaking = [name for name in order if known[name] > LEAKAGE] or [best]
     told = listed(
         [f"{printable(name, 60)!r} ({named} {number(known[name], places=3)})" for name in leaking]
     )
-    verb = "predicts" if len(leaking) == 1 else "predict"
+    summary = f"no column alone predicts the target; the nearest to it is {told}"
+    if verdict is not Verdict.PASSED:
+        may = "may alone predict" if verdict is Verdict.INCONCLUSIVE else "alone predicts"
+        summary = f"{told} {may} the target almost perfectly"
     return Finding(
         id="data_quality.leakage",
-        verdict=Verdict.PASSED if not leaking else Verdict.FAILED if proven else Verdict.WARNED,
-        summary=f"{told} alone {verb} the target almost perfectly; limit {number(LEAKAGE)}"
-        if leaking
-        else f"no column alone predicts the target; the best is {printable(best, 60)!r} with "
-        f"{named} {number(known[best], places=3)}; limit {number(LEAKAGE)}",
-        subject="",
+        verdict=verdict,
+        summary=f"{summary}; limit {number(LEAKAGE)}",
         value=known[best],
         limit=LEAKAGE,
-        interval=(low, high),
+        interval=interval,
         n=len(rows),
-        reason="" if not leaking else "limit_exceeded" if proven else "not_proven",
-        next_step="make sure that the column is known before the decision, or leave it out"
-        if leaking
-        else "",
+        reason=reason,
+        next_step=""
+        if verdict is Verdict.PASSED
+        else "make sure that the column is known before the decision, or leave it out",
         measurements=tuple(
             Measurement(name=named, group=printable(name, 60), value=known[name], n=len(rows))
             for name in order[:5]
@@ -471,9 +494,9 @@ def _auc(scores: np.ndarray, positive: np.ndarray) -> float:
     return float(max(area, 1 - area))
 
 
-def _auc_interval(value: float, n: int) -> tuple[float, float]:
+def _as_votes(value: float, n: int, confidence_level: float) -> tuple[float, float]:
     """Return Wilson bounds as if each row had voted: wide where there are few."""
-    low, high = wilson_interval(value * n, n)
+    low, high = wilson_interval(value * n, n, confidence_level=confidence_level)
     return low, high
 
 

@@ -6,6 +6,7 @@ import pytest
 
 from mlguard.checks import tables
 from mlguard.checks.evidence import JudgedModel
+from mlguard.config import CheckPolicy
 from mlguard.data.frames import read_frame
 from mlguard.results import Verdict
 
@@ -122,7 +123,19 @@ def test_a_change_that_chance_could_make_only_warns(bare_project, pair):
     few = test.head(20).assign(a=test["a"].head(20).where(test.index[:20] > 1))
     found = tables.missing(subject_of(bare_project, train, few))
     assert found.verdict is Verdict.WARNED
-    assert found.reason == "not_proven"
+    assert found.reason == "above_not_proven"
+
+
+def test_the_policy_decides_what_an_interval_means(bare_project, pair):
+    """Proof passes only what is proven, estimate compares the estimate."""
+    train, test = pair
+    few = test.head(20).assign(a=test["a"].head(20).where(test.index[:20] > 1))
+    subject = subject_of(bare_project, train, few)
+    proof, estimate = CheckPolicy(decide="proof"), CheckPolicy(decide="estimate")
+    for judge in (tables.missing, tables.duplicates, tables.overlap):
+        assert judge(subject, proof).verdict is Verdict.INCONCLUSIVE
+    assert tables.missing(subject, estimate).verdict is Verdict.FAILED
+    assert tables.duplicates(subject, estimate).verdict is Verdict.PASSED
 
 
 def test_duplicates_and_overlap_are_counted(bare_project, pair):
