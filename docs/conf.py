@@ -1,8 +1,10 @@
 """Sphinx configuration: MyST pages, no external assets."""
 
+from mlguard.version import VERSION
+
 project = "mlguard"
 copyright = "the mlguard authors"  # noqa: A001  Sphinx's own name
-version = release = "0.1.0"
+version = release = VERSION
 extensions = ["myst_parser"]
 source_suffix = {".md": "markdown"}
 exclude_patterns = ["_build"]
