@@ -38,7 +38,8 @@ def up(
         for name in run.project.app_names():
             with run.steps(f"deploying {name}") as steps:
                 outcome = run.project.deploy(name, message="mlguard up", progress=steps)
-            lines: list[Line] = [*outcome_lines(outcome), ""]
+            # What is next is what this command does next.
+            lines: list[Line] = [*outcome_lines(outcome.replace(next_step="")), ""]
             run.say(lines)
         _serve(run, host=host, port=port, monitors=True)
 

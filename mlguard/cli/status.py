@@ -174,6 +174,7 @@ def history_lines(found: History) -> list[Line]:
     lines: list[Line] = []
     if not found.events:
         lines.append("  Nothing has happened yet.")
+    reason = ""
     for event in found.events:
         who = f"{event.app} {event.version}".strip()
         lines.append(
@@ -183,7 +184,10 @@ def history_lines(found: History) -> list[Line]:
                 (f"{event.kind}  {who}", "bold" if event.moved else ""),
             ]
         )
-        lines += [[(line, "")] for line in indented(f"{event.reason} – {event.actor}", 30)]
+        # Two facts of one decision have one reason: it is read once.
+        if event.reason != reason:
+            lines += list(indented(f"{event.reason} – {event.actor}", 30))
+        reason = event.reason
     if found.at is not None:
         served = found.served
         what = "nothing was deployed" if served is None else _served(served)

@@ -179,18 +179,24 @@ def _family_lines(family: str, results: Sequence[CheckResult]) -> list[Line]:
 
 
 def finding_lines(one: Finding, label: str) -> list[Line]:
-    """Show one finding in full: verdict, sentence, groups."""
+    """Show one finding in full: its name and numbers, then the groups or the sentence.
+
+    Where groups were compared, their numbers say what the sentence would.
+    """
     indent = len(label) + 2
-    first, *more = indented(f"{one.name}: {one.summary}", indent)
+    groups = [measurement(group) for group in one.measurements if group.group]
+    text = f"{one.name}: {one.summary}"
+    if groups and one.value is not None and one.limit is not None:
+        value = wording.estimate(one.value, one.interval)
+        text = f"{one.name}  {value}  limit {wording.number(one.limit)}"
+    first, *more = indented(text, indent)
     lines: list[Line] = [
         [(label, ""), (f"{one.verdict.mark} ", STYLES[one.verdict]), (first.strip(), "")],
         *more,
     ]
     if isinstance(one, CheckResult) and one.waived_by:
         lines.append([(" " * indent + f"waived by {one.waived_by}", "yellow")])
-    groups = [measurement(group) for group in one.measurements if group.group]
-    lines += _columns(groups, indent)
-    return lines
+    return [*lines, *_columns(groups, indent + 2)]
 
 
 def _columns(cells: Sequence[str], indent: int) -> list[Line]:
@@ -211,7 +217,8 @@ def sentences(lines: Sequence[str], next_step: str) -> list[Line]:
     for line in lines:
         shown += list(indented(line, 2))
     if next_step:
-        shown.append([("  next: ", "dim"), (next_step, "")])
+        first, *more = indented(next_step, 8, 0)
+        shown += [[("  next: ", "dim"), (first, "")], *more]
     return shown
 
 

@@ -417,8 +417,9 @@ class Rollout:
             exit_code = 6
             serving = after.active.name if after.active else "the default output"
             lines = [f"{version.name} was rolled back by itself; {serving} serves."]
+        next_step = f"mlguard status {self.app}"
         if not self.registry.live_servers():
-            lines.append("No server is running, so nothing answers yet.")
+            next_step = "mlguard serve  (no server is running, so nothing answers yet)"
         return self._outcome(
             after,
             decision=decision,
@@ -428,9 +429,7 @@ class Rollout:
             from_=before.name if before else None,
             to=version.name,
             lines=tuple(lines),
-            next_step=f"mlguard status {self.app}"
-            if self.registry.live_servers()
-            else "mlguard serve",
+            next_step=next_step,
         )
 
     def _outcome(self, state: AppState, **fields: Any) -> Outcome:
