@@ -140,7 +140,7 @@ def _monitors(
     now_doing = conditions(registry, state)
     found = []
     for name in type(settings.monitor).model_fields:
-        if not getattr(settings.monitor, name).enabled:
+        if not _applies(name, settings):
             continue
         results = [
             (at, one)
@@ -156,3 +156,9 @@ def _monitors(
         doing = now_doing.get(name, "idle")
         found.append(MonitorStatus(id=name, state=doing, last=last, at=at))
     return tuple(found)
+
+
+def _applies(name: str, settings: AppSettings) -> bool:
+    if name == "fairness" and not (settings.data.sensitive or settings.monitor.fairness.by):
+        return False
+    return bool(getattr(settings.monitor, name).enabled)
