@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from mlguard.deploy.qualify import Failure, Replayer, try_targets
+from mlguard.deploy.qualify import N_MIN, Failure, Replayer, try_targets
 from mlguard.deploy.watch_app import AppWatch
 from mlguard.errors import ConflictError, IntegrityError, RefusedError, UsageError
 from mlguard.monitors.losses import acceptable_loss, reference_scale
@@ -155,7 +155,7 @@ class Actor:
     def _consider(self, action: Action, name: str, history: list[MonitorResult]) -> bool:
         """Do what one check asks for, unless it was done; return whether traffic moved."""
         said = self._said().get(name)
-        fingerprint = _fingerprint(action, history)
+        fingerprint = _fingerprint(action, history) + self._ripeness(action, history)
         if said is not None and said["asked"] == fingerprint:
             return False
         if action.level is Level.NONE:
@@ -183,6 +183,19 @@ class Actor:
                 {"asked": fingerprint, "level": int(final.level), "incident": incident.id},
             )
         return final.level.moves_traffic
+
+    def _ripeness(self, action: Action, history: Sequence[MonitorResult]) -> str:
+        """Name how much an alarm rests on by now, in doublings.
+
+        A sequential alarm may be raised by fewer labels than a comparison of versions needs;
+        the comparison is made again when they have doubled.
+        """
+        failed = _last_failed(history)
+        if not (action.wanted.moves_traffic and failed.sequential):
+            return ""
+        monitor = self.watch.sequential(failed.family, self.active)
+        n = 0 if monitor is None else len(monitor.evidence())
+        return f"/{n.bit_length() if n >= N_MIN else 0}"
 
     def _clear(self, name: str, incident: int, last: MonitorResult) -> None:
         why = f"{name} is in order again: {last.summary}"

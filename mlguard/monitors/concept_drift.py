@@ -41,7 +41,7 @@ USUAL_SOURCES, LARGEST_SHARE = 5, 0.25
 #: Sources told apart; what comes from further ones is counted under one name.
 MOST_SOURCES = 50
 
-_RECENT = ("query_id", "seq", "time", "loss")
+_RECENT = ("query_id", "seq", "time", "loss", "source")
 _ID = "concept_drift.loss"
 
 
@@ -124,9 +124,8 @@ class ConceptDrift:
                 results.append(self._close(window))
                 continue
             part = places[start : start + stop]
-            taken, alarm = self._take(window, part, losses[part])
-            start += taken
-            if alarm or self._count >= self.settings.window_rows:
+            start += self._take(window, part, losses[part])
+            if self._tells or self._count >= self.settings.window_rows:
                 results.append(self._close(window))
         return results
 
@@ -135,12 +134,15 @@ class ConceptDrift:
         if self._opened is None:
             self._opened = float(arrived[0])
         room = self.settings.window_rows - self._count
+        if self._ripens:
+            # Many sources: the alarm is told when there are enough labels to tell them apart.
+            room = min(room, max(1, N_MIN - self._n_since()))
         late = np.flatnonzero(arrived[:room] >= self._opened + self.settings.window)
         return int(late[0]) if late.size else min(room, len(arrived))
 
     def _take(
         self, window: WindowData, places: npt.NDArray[np.intp], losses: npt.NDArray[np.float64]
-    ) -> tuple[int, bool]:
+    ) -> int:
         taken, alarm = len(places), False
         if self._detector is not None and self._alarm is None:
             found = self._detector.update(losses)
@@ -158,12 +160,23 @@ class ConceptDrift:
             ("seq", window.seq[places]),
             ("time", times),
             ("loss", losses),
+            ("source", window.source[places]),
         ):
             self._recent[name] = [*self._recent[name], *values.tolist()][-RECENT:]
         self._window_sources.update(str(one) for one in window.source[places])
         if alarm:
             self._alarm = self._describe_alarm()
-        return taken, alarm
+        return taken
+
+    @property
+    def _tells(self) -> bool:
+        """Whether an alarm is to be told now, not when the window closes."""
+        enough = len(self._sources) < USUAL_SOURCES or self._n_since() >= N_MIN
+        return self._ripens and enough
+
+    @property
+    def _ripens(self) -> bool:
+        return self._untold and self._alarm is not None and "tried" not in self._alarm
 
     def _describe_alarm(self) -> dict[str, Any]:
         """Return when the alarm began, as far as the labels that are kept can tell."""
@@ -190,6 +203,9 @@ class ConceptDrift:
 
     def _close(self, window: WindowData) -> MonitorResult:
         result = self._finding(window)
+        if self._alarm is not None:
+            # Where labels are missing it could not be told: a later window will.
+            self._alarm["tried"] = True
         if self._suspect() is None:
             self._count_sources()
         elif self._untold:
@@ -308,16 +324,22 @@ class ConceptDrift:
             "block": self.settings.block,
         }
         if self._alarm is not None:
-            found["alarm"] = {key: value for key, value in self._alarm.items() if key != "told"}
+            found["alarm"] = {
+                key: value for key, value in self._alarm.items() if key not in ("told", "tried")
+            }
         return found
 
     # --- sources -------------------------------------------------------------------------
 
     def _suspect(self) -> str | None:
-        total = self._window_sources.total()
+        """Say which source sent too many of the labels that an alarm, or a window, rests on."""
+        counted = self._window_sources
+        if self._untold:
+            counted = Counter(str(one) for one in self._recent["source"][-self._n_since() :])
+        total = counted.total()
         if len(self._sources) < USUAL_SOURCES or total < N_MIN:
             return None
-        name, most = self._window_sources.most_common(1)[0]
+        name, most = counted.most_common(1)[0]
         if most / total <= LARGEST_SHARE:
             return None
         return (
