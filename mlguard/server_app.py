@@ -29,19 +29,11 @@ from mlguard.registry.records import AppState, Event, Hold, Version
 from mlguard.registry.store import Registry
 from mlguard.serving.access import admin_token, may_change, may_read
 from mlguard.serving.front import Front, run
-from mlguard.serving.predict_app import create_predict_app, json_reply, page
+from mlguard.serving.predict_app import PAGE_HEADERS, create_predict_app, json_reply, page
 
 _EVENTS = 100
 #: Longest that a hold may last by itself.
 _LONGEST_HOLD_S = 30 * 86400.0
-
-_PAGE_HEADERS = {
-    "Cache-Control": "no-store",
-    "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; "
-    "form-action 'none'; frame-ancestors 'none'",
-    "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "no-referrer",
-}
 
 
 def create_app(project: ProjectSettings) -> FastAPI:
@@ -113,7 +105,7 @@ class _Api:
         def overview(request: Request) -> Response:
             """Show the apps."""
             reader(request)
-            return HTMLResponse(self.page(str(request.base_url)), headers=_PAGE_HEADERS)
+            return HTMLResponse(self.page(str(request.base_url)), headers=PAGE_HEADERS)
 
     # --- reading ---
 

@@ -531,7 +531,10 @@ class AppEngine:
             "uid": request.uid,
             "groups": request.groups or None,
             "latency_ms": took_s * 1000,
-            "valid": version is not None and version.reader.fits(row),
+            # A row that was answered was valid.  One on which the model failed is held against
+            # the model only if its reference data had such values.
+            "valid": version is not None
+            and (answer.explanation is None or version.reader.fits(row)),
         }
         self.recorder.put(target, row, facts)
 

@@ -29,6 +29,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mlguard.config import AppSettings, ProjectSettings, load_project
+from mlguard.errors import RegistryError
 from mlguard.serving.engine import AppEngine
 from mlguard.serving.feedback import Feedback
 from mlguard.serving.metrics import Metrics
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
 
     from mlguard.data.schema import Feature
     from mlguard.registry.records import IdBlock
+    from mlguard.registry.store import Registry
 
 logger = logging.getLogger("mlguard.serving")
 
@@ -176,22 +178,23 @@ class Front:
         return found
 
     def _reserve(self, app: str, version_id: int, generation: int, size: int) -> range:
-        assert self.sync is not None
-        assert self.sync.registry is not None
-        return self.sync.registry.reserve_ids(
+        return self._registry().reserve_ids(
             app, version_id or None, generation, self.server_id, size
         )
 
     def _block(self, query_id: int) -> IdBlock | None:
-        assert self.sync is not None
-        assert self.sync.registry is not None
-        return self.sync.registry.id_block(query_id)
+        return self._registry().id_block(query_id)
+
+    def _registry(self) -> Registry:
+        if self.sync is None or self.sync.registry is None:
+            raise RegistryError("the registry was not reached yet", hint="try again")
+        return self.sync.registry
 
     def health(self) -> tuple[bool, dict[str, Any]]:
         """Return whether this process is ready, and what to say about it."""
         sync = self.sync
         apps = {}
-        ready = sync is not None and not self.draining
+        ready = sync is not None and sync.informed and not self.draining
         for name, engine in sorted(self.engines.items()):
             lagging = sync.lagging.get(name) if sync is not None else None
             active = engine.route.active

@@ -33,6 +33,15 @@ from mlguard.version import VERSION
 
 logger = logging.getLogger("mlguard.serving")
 
+#: What every page says: keep nothing, load nothing, be framed by nobody.
+PAGE_HEADERS = {
+    "Cache-Control": "no-store",
+    "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; "
+    "form-action 'none'; frame-ancestors 'none'",
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+}
+
 _TITLES = {
     400: "Bad request",
     401: "Not authorised",
@@ -196,6 +205,8 @@ def create_predict_app(
         redoc_url=None,
         redirect_slashes=False,
         lifespan=lifespan,
+        # FastAPI would send figures to wherever the environment says; ours are at /metrics.
+        telemetry={"tracing": False, "metrics": False, "logs": False, "auto_configure": False},
     )
     app.state.mlguard = state
     _errors(app)
@@ -262,7 +273,7 @@ def _operations(app: FastAPI, state: ServerState) -> None:
 
     async def docs() -> Response:
         """Return this page."""
-        return HTMLResponse(docs_page(app.openapi()))
+        return HTMLResponse(docs_page(app.openapi()), headers=PAGE_HEADERS)
 
     app.get("/healthz", tags=["operations"])(healthz)
     app.get("/readyz", tags=["operations"])(readyz)

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import os
 import socket
 import threading
@@ -112,8 +113,8 @@ class RegistrySync:
         self._failures: dict[int, _Failure] = {}
         self._unwanted: dict[int, float] = {}
         self._reported: tuple[Any, ...] = ()
-        self._reported_at = 0.0
-        self._figures_at = 0.0
+        self._reported_at = -math.inf
+        self._figures_at = -math.inf
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="registry-sync", daemon=True)
 
@@ -141,14 +142,19 @@ class RegistrySync:
             self.tick()
 
     @property
+    def informed(self) -> bool:
+        """Whether the registry was ever read to the end."""
+        return self._reported_at > -math.inf
+
+    @property
     def settled(self) -> bool:
         """Whether every app serves what the registry says, or has failed to."""
-        return self._reported_at > 0 and not self._loading and self.degraded is None
+        return self.informed and not self._loading and self.degraded is None
 
     def tick(self) -> None:
         """Look once; never raises."""
-        self._read_settings()
         try:
+            self._read_settings()
             registry = self._opened()
             for name, engine in list(self._engines.items()):
                 self._follow(registry, name, engine)
@@ -199,10 +205,14 @@ class RegistrySync:
                 continue
             self.rejected.pop(name, None)
             engine = self._engines.get(name)
-            if engine is None:
-                self._engines[name] = self._in_loop(partial(self._adopt, settings))
-            else:
+            if engine is not None:
                 self._in_loop(partial(engine.reconfigure, settings))
+                continue
+            try:
+                self._engines[name] = self._in_loop(partial(self._adopt, settings))
+            except MlguardError:
+                del self._stamps[name]  # to be tried again
+                raise
 
     # --- one app ---
 
@@ -214,7 +224,9 @@ class RegistrySync:
                 f"the registry knows generation {state.generation} of {name}, "
                 f"this server answers with generation {route.generation}"
             )
+        # Where a human would go back to, and where a monitor would: mostly the same version.
         spare = registry.rollback_targets(name)[:1]
+        spare += registry.rollback_targets(name, automatic=True)[:1]
         wanted = [one for one in (state.active, registry.candidate(name), *spare) if one]
         for version in wanted:
             self._load(registry, engine, version)
@@ -256,7 +268,7 @@ class RegistrySync:
     def _switch(self, engine: AppEngine, state: AppState, spare: list[Version]) -> None:
         serves = state.active is not None and state.mode is Mode.SERVE
         active = state.active.id if state.active is not None and serves else None
-        names = [one.id for one in (state.active, *spare) if one]
+        names = list(dict.fromkeys(one.id for one in (state.active, *spare) if one))
         if active is not None and active not in engine.versions:
             failure = self._failures.get(active)
             reason = failure.reason if failure else "it is being loaded"

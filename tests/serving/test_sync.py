@@ -117,12 +117,12 @@ def test_a_version_that_cannot_be_loaded_leaves_the_old_one(project, constant, f
     project.deploy("app", constant(1), name="bad")
     project.registry.rollback("app", automatic=False, reason="test")
     bad = project.registry.version("app", "bad")
+    path = project.registry.artifacts.get(bad.manifest["model_sha256"])
+    path.chmod(0o644)
+    path.write_bytes(b"rotten")
     with fronted(project) as (front, url):
         assert answer(url)["output"] == 0
-        # Promoted behind the server's back, and its bytes destroyed.
-        path = project.registry.artifacts.get(bad.manifest["model_sha256"])
-        path.chmod(0o644)
-        path.write_bytes(b"rotten")
+        # Promoted behind the server's back.
         file = project.settings.registry_url.removeprefix("sqlite:///")
         with sqlite3.connect(file) as database:
             database.execute("UPDATE versions SET state='STANDBY' WHERE name='good'")
@@ -225,3 +225,28 @@ print([name for name in heavy if name in sys.modules])
         check=False,
     )
     assert found.stdout.strip() == "[]", found.stderr
+
+
+def test_a_front_end_without_a_registry_from_the_start(project, fronted, eventually, monkeypatch):
+    """It answers by default and says that it is not ready; with the registry back it is."""
+    from mlguard.errors import RegistryError
+
+    project.app("app", default_output="5")
+
+    def gone(*_arguments, **_options):
+        raise RegistryError("cannot connect")
+
+    monkeypatch.setattr(Registry, "open", gone)
+    with fronted(project) as (_, url):
+        found = answer(url)
+        assert (found["output"], found["default"]) == (5, True)
+        assert found["query_id"] < 2**53
+        reply = httpx.get(f"{url}/readyz")
+        assert (reply.status_code, reply.json()["ready"]) == (503, False)
+        assert "cannot connect" in reply.json()["degraded"][0]
+        label = {"query_id": 3, "label": 1}
+        assert httpx.post(f"{url}/app/update", json=label).status_code == 503
+        assert httpx.get(f"{url}/api/apps").status_code == 503
+        assert httpx.get(f"{url}/healthz").status_code == 200
+        monkeypatch.undo()
+        eventually(lambda: httpx.get(f"{url}/readyz").status_code == 200)
