@@ -324,7 +324,7 @@ def _summary(rule: GapRule, by: str, judged: GapJudgement, measured: str, positi
     groups = {one.name: one for one in judged.groups}
     what = _denominator(rule.metric)
     if len(groups) == 1:
-        return f"{by} has only one group in the test rows: nothing can be compared"
+        return f"{printable(by, 60)} has only one group in the test rows: nothing can be compared"
     if judged.pair is None or judged.value is None:
         small = [f"{_named(by, one.name)} has {count(one.n)}" for one in judged.groups]
         return (
@@ -340,13 +340,13 @@ def _summary(rule: GapRule, by: str, judged: GapJudgement, measured: str, positi
     )
     text = (
         f"{measured} {'differs by' if difference else 'has a ratio of'} "
-        f"{estimate(judged.value, interval)} between the groups of {by}: {told}; "
+        f"{estimate(judged.value, interval)} between the groups of {printable(by, 60)}: {told}; "
         f"limit {'at most' if difference else 'at least'} {number(rule.limit)}"
     )
     more = _qualification(rule, by, judged, what)
     if judged.verdict is Verdict.FAILED:
         more = _MEANING[rule.metric].format(group=_named(by, high.name), positive=positive)
-        more = more[:1].upper() + more[1:] if not more.startswith(by) else more
+        more = more if more.startswith(_named(by, high.name)) else more[:1].upper() + more[1:]
     return f"{text}. {more}" if more else text
 
 
@@ -378,7 +378,7 @@ def _qualification(rule: GapRule, by: str, judged: GapJudgement, what: str) -> s
 
 
 def _named(by: str, group: str) -> str:
-    return f"{by}={printable(group, 60)}"
+    return f"{printable(by, 60)}={printable(group, 60)}"
 
 
 def _denominator(metric: str) -> str:

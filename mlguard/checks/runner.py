@@ -31,6 +31,7 @@ from mlguard.checks.junit import write_junit
 from mlguard.config import load_app, load_project
 from mlguard.errors import NotFoundError
 from mlguard.results import CheckResult, GateDecision, Verdict
+from mlguard.wording import printable
 
 #: How often the child's file is looked at, in seconds.
 _POLL_S = 0.03
@@ -255,7 +256,8 @@ class _Run:
             found.append(
                 _gate_error(
                     "gate.run",
-                    f"the run of the checks {self.trouble or 'ended early'}{during}",
+                    f"the run of the checks {self.trouble or 'ended early'}{during}"
+                    + _last_words(self.tail),
                     reason="crashed",
                     next_step="run `pytest checks serving` in the project to see it happen",
                     output=self.tail,
@@ -266,7 +268,7 @@ class _Run:
             found.append(
                 _gate_error(
                     "gate.run",
-                    f"pytest ended with code {self.finished}",
+                    f"pytest ended with code {self.finished}" + _last_words(self.tail),
                     reason="crashed",
                     next_step="run `pytest checks serving` in the project to see it happen",
                     output=self.tail,
@@ -293,6 +295,12 @@ class _Run:
                 )
             )
         return found
+
+
+def _last_words(tail: str) -> str:
+    """Return the last line that a process wrote, as the end of a sentence."""
+    lines = [line.removeprefix("E ").strip() for line in tail.splitlines() if line.strip()]
+    return f": {printable(lines[-1])}" if lines else ""
 
 
 def _gate_error(

@@ -130,6 +130,31 @@ def test_a_child_that_dies_is_not_allowed(project):
     assert decision.exit_code == 5
 
 
+def test_a_conftest_that_does_not_import_is_named(project):
+    """What stops pytest before it begins closes the gate in its own words."""
+    project.settings(NOTHING)
+    (project.checks / "conftest.py").write_text("raise RuntimeError('bad conftest')\n")
+    (result,) = run_gate(project.root, "credit").results
+    assert result.verdict is Verdict.ERRORED
+    assert result.summary.endswith("RuntimeError: bad conftest")
+
+
+def test_strange_names_are_judged_and_harmless(project, test_frame, train_frame):
+    """Columns with line feeds, brackets and reversed text are judged under their own name."""
+    odd = "se\u202ex\n::[1]"
+    frames = {"train": train_frame, "test": test_frame}
+    project.data(**{part: one.rename(columns={"sex": odd}) for part, one in frames.items()})
+    name = json.dumps(odd)
+    project.settings(
+        "[gate.data_quality]\nenabled = false\n[gate.baseline]\nenabled = false\n",
+        project.base.replace('"sex"', name),
+    )
+    decision = run_gate(project.root, "credit")
+    assert decision.allowed, str(decision)
+    assert [one.subject for one in decision.results] == [odd, odd]
+    assert all("\u202e" not in one.summary for one in decision.results)
+
+
 def test_a_check_that_leaves_early_is_not_allowed(project):
     """``os._exit(0)`` looks like success to a shell, and is none."""
     project.settings(NOTHING)
