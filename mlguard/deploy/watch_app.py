@@ -189,17 +189,20 @@ class AppWatch:
         """Judge the windows of rows that closed; return how many rows were seen lately."""
         key = self.app, active.id, self.state.generation, name
         table = self.table(name)
-        place = Place.from_json(self.memory.state(key))
-        stretch = self._walk(active, place, table)
+        known = Place.from_json(self.memory.state(key))
+        stretch = self._walk(active, known, table)
+        place = stretch.place
         for rows, after in stretch.windows():
             data = window_data(rows, version=active.name)
             self._record(self._guarded(name, monitor.judge, data))
             self.memory.store(key, after.to_json())
             place = after
         if isinstance(monitor, Looking):
-            self._look(monitor, name, active, stretch, place)
-        elif self.now - place.seen_at > _NOTE_S and stretch.rows.num_rows:
-            self.memory.store(key, dataclasses.replace(place, seen_at=self.now).to_json())
+            place = self._look(monitor, name, active, stretch, place)
+        if stretch.rows.num_rows and (
+            place.looked != known.looked or abs(self.now - known.seen_at) > _NOTE_S
+        ):
+            self.memory.store(key, place.to_json())
         recent = [one for series in self._series(name) for one in series[-1:]]
         lately = any(
             one.window is not None and one.window.end > self.now - table.window for one in recent
@@ -224,7 +227,7 @@ class AppWatch:
 
     def _look(
         self, monitor: Looking, name: str, active: Version, stretch: Stretch, place: Place
-    ) -> None:
+    ) -> Place:
         """Look at the first rows of the open window; one that fails closes it there."""
         key = self.app, active.id, self.state.generation, name
         looked = place.looked
@@ -237,11 +240,10 @@ class AppWatch:
             if any(one.verdict in (Verdict.FAILED, Verdict.ERRORED) for one in found):
                 self._record(found)
                 closed = stretch.rows.num_rows - stretch.open.num_rows
-                self.memory.store(key, stretch.after(closed + rows).to_json())
-                return
-        if looked != place.looked or (self.now - place.seen_at > _NOTE_S and stretch.rows.num_rows):
-            noted = dataclasses.replace(place, looked=looked, seen_at=self.now)
-            self.memory.store(key, noted.to_json())
+                place = stretch.after(closed + rows)
+                self.memory.store(key, place.to_json())
+                return place
+        return dataclasses.replace(place, looked=looked)
 
     # --- labels --------------------------------------------------------------------------
 

@@ -4,15 +4,18 @@ The log is written by many processes that flush within a second, and its times c
 clock that may be set.  So a walk remembers which query ids it has judged, not only until when:
 
 1. Rows of the last moments are left for the next pass; later ones may still be on their way.
-2. Ids are handed out in blocks, and within one they rise: "everything up to this id of this
-   block" is remembered, and the few that were passed over by name.
-3. A clock that went back moves the start of reading back too; what was judged stays judged.
+2. Ids are handed out in blocks, and within one they rise: "everything up to this id and this
+   time of this block" is remembered.  An answer that took longer has a lower id and a later
+   time; one that has neither, because two answers share a moment, is remembered by name.
+3. A clock that went back makes the next walk start at the beginning; what was judged stays
+   judged.
 
 The place is plain JSON, kept by the caller with whatever was decided from it.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -53,17 +56,17 @@ class Place:
         Time from which the log must be read.
     seen_at : float
         When somebody last looked.
-    judged : dict of int to int
-        First id of a block -> last id of it that was judged.
+    judged : dict of int to (int, float)
+        First id of a block -> highest id and latest time of it that were judged.
     passed_over : tuple of int
-        Ids below those that were not judged yet.
+        Ids within those bounds that were not judged yet.
     looked : int
         Rows of the open window that an early look has seen.
     """
 
     since: float = 0.0
     seen_at: float = 0.0
-    judged: Mapping[int, int] | None = None
+    judged: Mapping[int, tuple[int, float]] | None = None
     passed_over: tuple[int, ...] = ()
     looked: int = 0
 
@@ -72,7 +75,7 @@ class Place:
         return {
             "since": self.since,
             "seen_at": self.seen_at,
-            "judged": {str(first): last for first, last in (self.judged or {}).items()},
+            "judged": {str(first): list(last) for first, last in (self.judged or {}).items()},
             "passed_over": list(self.passed_over),
             "looked": self.looked,
         }
@@ -85,7 +88,7 @@ class Place:
         return cls(
             since=document["since"],
             seen_at=document["seen_at"],
-            judged={int(first): last for first, last in document["judged"].items()},
+            judged={int(first): (last[0], last[1]) for first, last in document["judged"].items()},
             passed_over=tuple(document["passed_over"]),
             looked=document["looked"],
         )
@@ -124,12 +127,18 @@ class Stretch:
         times = self.rows.column("time").to_numpy()
         judged = dict(self.place.judged or {})
         for first, members in _by_block(ids[:stop], self.block_of):
-            judged[first] = max(judged.get(first, -1), int(ids[:stop][members].max()))
+            last, until = judged.get(first, (-1, -math.inf))
+            judged[first] = (
+                max(last, int(ids[members].max())),
+                max(until, float(times[members].max())),
+            )
         passed_over = [
-            int(ids[stop:][place])
+            int(ids[stop:][member])
             for first, members in _by_block(ids[stop:], self.block_of)
-            for place in members
-            if ids[stop:][place] <= judged.get(first, -1)
+            for member in members
+            if first in judged
+            and ids[stop:][member] <= judged[first][0]
+            and times[stop:][member] <= judged[first][1]
         ]
         rest = times[stop:]
         since = float(rest.min()) if rest.size else float(times[:stop].max())
@@ -176,23 +185,24 @@ def walk(
     until = now - SETTLE_S if until is None else until
     since = place.since
     if now < place.seen_at - BACK_S:
-        since = min(since, now - BACK_S)
+        # Nobody knows since when it is back: look at the whole generation, once.
+        since = 0.0
     rows = log.read(app, version_id=version_id, generation=generation, since=since or None)
     times = rows.column("time").to_numpy()
     ids = rows.column("query_id").to_numpy()
     # A time that lies well ahead was written before the clock was set back: it counts as old.
     wanted = (times < until) | (times > now + BACK_S)
     for first, members in _by_block(ids, block_of):
-        last = (place.judged or {}).get(first, -1)
-        done = [
-            one for one in members if ids[one] <= last and int(ids[one]) not in place.passed_over
-        ]
-        wanted[done] = False
+        if first not in (place.judged or {}):
+            continue
+        last, latest = (place.judged or {})[first]
+        known = members[(ids[members] <= last) & (times[members] <= latest)]
+        wanted[known[~np.isin(ids[known], place.passed_over)]] = False
     kept = np.flatnonzero(wanted)
     rows = rows.take(kept)
     bounds = cut(times[kept], window_s=window_s, window_rows=window_rows, now=until)
     seen = Place(
-        since=place.since,
+        since=since,
         seen_at=now,
         judged=place.judged,
         passed_over=place.passed_over,

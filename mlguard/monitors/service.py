@@ -8,7 +8,8 @@ answers to valid rows, so that one cause is told once.
 
 A broken model should not need a whole window to be found: the first 20, 40, 80, … rows of an
 open window are looked at as well, and the error of all looks together is kept below the
-window's own (Bonferroni over the looks).
+window's own (Bonferroni over the looks).  Intervals are exact (Clopper-Pearson): errors are rare,
+and one failing window of a hard check moves traffic.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ import numpy as np
 from mlguard.config import AppSettings, ServiceMonitor
 from mlguard.monitors.window import WindowData
 from mlguard.results import Measurement, MonitorResult, Verdict
-from mlguard.stats.proportions import wilson_interval
+from mlguard.stats.proportions import clopper_pearson_interval
 
 #: Rows below which nothing is said.
 N_MIN = 20
@@ -122,7 +123,7 @@ class Service:
                 **facts,
             )
         level = 1 - (1 - self.settings.confidence_level) / looks
-        low, high = wilson_interval(count, n, confidence_level=level)
+        low, high = clopper_pearson_interval(count, n, confidence_level=level)
         value = count / n
         if low > limit:
             verdict, reason = Verdict.FAILED, "limit_exceeded"

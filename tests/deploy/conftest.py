@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +73,7 @@ class World:
     labels: LabelStore
     rng: np.random.Generator
     replays: int = 0
+    predictors: dict[str, Predictor] = field(default_factory=dict)
 
     # --- settings ------------------------------------------------------------------------
 
@@ -137,7 +138,6 @@ class World:
     def reference(self, estimator: Any) -> dict[str, Any]:
         import pandas as pd
 
-
         rows = np.random.default_rng(11).normal(size=(4000, 2))
         columns = {name: rows[:, place] for place, name in enumerate(FEATURES)}
         kinds = dict.fromkeys(FEATURES, "number")
@@ -150,7 +150,11 @@ class World:
 
     def predictor(self, version: Version) -> Predictor:
         manifest = Manifest.from_json(version.manifest)
-        return load_predictor(manifest, self.registry.artifacts.get(manifest.model_sha256))
+        digest = manifest.digest
+        if digest not in self.predictors:
+            path = self.registry.artifacts.get(manifest.model_sha256)
+            self.predictors[digest] = load_predictor(manifest, path)
+        return self.predictors[digest]
 
     # --- traffic -------------------------------------------------------------------------
 
