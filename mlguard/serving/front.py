@@ -52,6 +52,8 @@ logger = logging.getLogger("mlguard.serving")
 #: Longest wait for the versions before listening all the same.
 _LOAD_S = 60.0
 _MIB = 2**20
+#: How long callers are asked to leave before connections are closed.
+_DRAIN_S = 0.3
 
 
 class Front:
@@ -71,7 +73,6 @@ class Front:
         self.project = project
         self.url = url
         self.started_at = time.time()
-        self.draining = False
         self.engines: dict[str, AppEngine] = {}
         self.feedback: dict[str, Feedback] = {}
         self.metrics = Metrics()
@@ -115,7 +116,7 @@ class Front:
 
     async def stop(self) -> None:
         """Finish what was admitted, then write everything down."""
-        self.draining = True
+        self.state.draining = True
         loop = asyncio.get_running_loop()
         if self.sync is not None:
             await loop.run_in_executor(None, self.sync.stop)
@@ -194,7 +195,7 @@ class Front:
         """Return whether this process is ready, and what to say about it."""
         sync = self.sync
         apps = {}
-        ready = sync is not None and sync.informed and not self.draining
+        ready = sync is not None and sync.informed and not self.state.draining
         for name, engine in sorted(self.engines.items()):
             lagging = sync.lagging.get(name) if sync is not None else None
             active = engine.route.active
@@ -211,7 +212,7 @@ class Front:
         degraded = self._degraded()
         if degraded:
             body["degraded"] = degraded
-        if self.draining:
+        if self.state.draining:
             body["draining"] = True
         return ready, body
 
@@ -270,10 +271,18 @@ async def _serve(
 
     server = QuietServer(app, on_started=tell_ready, lifespan="on")
 
-    def stop() -> None:
-        front.draining = True
+    loop = asyncio.get_running_loop()
+
+    def finish() -> None:
         server.should_exit = True
 
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop)
+    def stop() -> None:
+        # Nobody new; and for a moment those who are here are answered and asked to leave:
+        # closing their connections at once would lose the requests that are on the wire.
+        front.state.draining = True
+        server.stop_listening()
+        loop.call_later(_DRAIN_S, finish)
+
+    loop.add_signal_handler(signal.SIGTERM, stop)
     await server.serve(sockets=[listener])
     return 0

@@ -70,6 +70,8 @@ class ServerState:
         Largest body in bytes.
     health : callable
         Returns whether this process is ready, and the body of ``/readyz``.
+    draining : bool
+        Whether the process is about to end: answers then ask callers to connect anew.
     """
 
     engines: MutableMapping[str, AppEngine]
@@ -79,6 +81,7 @@ class ServerState:
     health: Callable[[], tuple[bool, dict[str, Any]]] = field(
         default=lambda: (True, {"ready": True})
     )
+    draining: bool = False
 
 
 class TooLargeError(MlguardError):
@@ -230,14 +233,13 @@ def _predictions(app: FastAPI, state: ServerState) -> None:
             state.metrics.requests.labels(app_name, str(status)).inc()
             raise
         state.metrics.requests.labels(app_name, "200").inc()
-        return Response(
-            reply.body,
-            media_type="application/json",
-            headers={
-                "X-MLGuard-Version": reply.version,
-                "X-MLGuard-Generation": str(reply.generation),
-            },
-        )
+        headers = {
+            "X-MLGuard-Version": reply.version,
+            "X-MLGuard-Generation": str(reply.generation),
+        }
+        if state.draining:
+            headers["Connection"] = "close"
+        return Response(reply.body, media_type="application/json", headers=headers)
 
     async def update(app_name: str, request: Request) -> Response:
         """Take the label of a prediction; it is durable before the answer."""
@@ -245,7 +247,8 @@ def _predictions(app: FastAPI, state: ServerState) -> None:
         if feedback is None:
             raise HTTPException(404, f"no app {app_name!r}")
         await feedback.put(await read_body(request, state.max_body))
-        return json_reply({"received": True})
+        closing = {"Connection": "close"} if state.draining else None
+        return json_reply({"received": True}, headers=closing)
 
     for path, handler, extra, errors in (
         ("/{app_name}/predict", predict, _PREDICT_DOC, _PREDICT_ERRORS),

@@ -56,6 +56,11 @@ class QuietServer(uvicorn.Server):
         if self.started:
             self._on_started()
 
+    def stop_listening(self) -> None:
+        """Accept no further connection; those that are open go on."""
+        for listener in self.servers if self.started else ():
+            listener.close()
+
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
         """Leave signals alone."""

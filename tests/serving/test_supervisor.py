@@ -166,6 +166,26 @@ def test_kill_9_of_a_front_end(project, constant, serving, eventually):
     assert len(stored) == len(caller.labelled) > 40
 
 
+def test_sigterm_under_load_loses_nothing(project, constant, serving, eventually):
+    """Callers who were heard are answered; the others find nobody to connect to."""
+    project.app("app")
+    project.deploy("app", constant(1))
+    with serving(project) as (process, url):
+        callers = [Traffic(url) for _ in range(8)]
+        for caller in callers:
+            caller.start()
+        # All of them are connected by then; who is just connecting may find the door shut.
+        eventually(lambda: all(caller.statuses["200"] > 5 for caller in callers))
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(30) == 0
+        for caller in callers:
+            caller.end()
+    statuses = sum((caller.statuses for caller in callers), Counter())
+    assert set(statuses) == {"200", "ConnectError"}, statuses
+    log = PredictionLog(project.settings.log_dir)
+    assert log.read("app").num_rows == statuses["200"]
+
+
 def test_kill_9_of_the_supervisor_ends_everything(project, constant, serving, eventually):
     """No orphan holds the port; the front end ends in order, its models with it."""
     project.app("app")
