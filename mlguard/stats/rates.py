@@ -61,10 +61,10 @@ class Rate:
 
     Attributes
     ----------
-    successes : int
+    successes : float
         Rows counted in the numerator.
     n : int
-        Rows in the denominator.
+        Rows in the denominator; of weighted rows, as many equally weighted ones as say as much.
 
     Examples
     --------
@@ -72,7 +72,7 @@ class Rate:
     (0.25, None)
     """
 
-    successes: int
+    successes: float
     n: int
 
     @property
