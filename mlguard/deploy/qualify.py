@@ -190,7 +190,9 @@ def _compared(name: str, window: WindowData, answers: Predictions, failure: Fail
     if failure.rejudge is None:
         return _by_loss(name, window, list(outputs), failure)
     scores = answers.scores if answers.scores is not None and answers.scores.ndim == 1 else None
-    return _by_check(name, failure.rejudge(window.with_answers(outputs, scores)))
+    return _by_check(
+        name, failure.rejudge(window.with_answers(outputs, scores)), failure.rejudge(window)
+    )
 
 
 def _message(error: Exception) -> str:
@@ -234,17 +236,24 @@ def _plain(values: list[Any]) -> list[Any]:
     return [None if one is None or one != one else one for one in values]  # noqa: PLR0124
 
 
-def _by_check(name: str, findings: Sequence[Finding]) -> Trial:
+def _by_check(name: str, findings: Sequence[Finding], current: Sequence[Finding]) -> Trial:
     worst = max(findings, key=lambda one: one.verdict.severity, default=None)
-    if worst is None or worst.verdict in (Verdict.INCONCLUSIVE, Verdict.ERRORED):
-        why = "nothing was judged" if worst is None else worst.summary
-        return Trial(version=name, outcome="unproven", reason=why)
-    failed = worst.verdict is Verdict.FAILED
-    return Trial(
-        version=name,
-        outcome="unhelpful" if failed else "qualified",
-        reason=f"on the same window: {worst.summary}",
-    )
+    if worst is None:
+        return Trial(version=name, outcome="unproven", reason="nothing was judged")
+    reason = f"on the same window: {worst.summary}"
+    if worst.verdict is Verdict.FAILED:
+        return Trial(version=name, outcome="unhelpful", reason=reason)
+    if worst.verdict in (Verdict.INCONCLUSIVE, Verdict.ERRORED):
+        # Too few rows to say that the limit is kept may be enough to say that it is better.
+        same = next((one for one in current if one.name == worst.name), None)
+        if (
+            same is None
+            or same.interval is None
+            or worst.interval is None
+            or worst.interval[1] >= same.interval[0]
+        ):
+            return Trial(version=name, outcome="unproven", reason=reason)
+    return Trial(version=name, outcome="qualified", reason=reason)
 
 
 def _by_loss(name: str, window: WindowData, outputs: list[Any], failure: Failure) -> Trial:
@@ -265,8 +274,6 @@ def _by_loss(name: str, window: WindowData, outputs: list[Any], failure: Failure
         f"mean loss {estimate(mine, None, n)}, the current version's "
         f"{number(float(current.mean()))} on the same rows"
     )
-    if failure.theta is not None:
-        scores += f", acceptable up to {number(failure.theta)}"
     acceptable = failure.theta is not None and mine <= failure.theta and gain.mean() > 0
     if acceptable or bound > 0:
         return Trial(version=name, outcome="qualified", reason=scores)

@@ -188,4 +188,22 @@ def test_a_check_of_answers_judges_the_targets(verdict, outcome):
         return [Finding(id="fairness.gap", verdict=verdict, summary="the gap")]
 
     assert trial(rows([0] * 40), [1] * 40, rejudge=rejudge).outcome == outcome
-    assert seen == [[1] * 40]
+    assert seen == [[1] * 40, [0] * 40]
+
+
+@pytest.mark.parametrize(("high", "outcome"), [(0.3, "qualified"), (0.5, "unproven")])
+def test_an_undecided_check_may_still_show_a_gain(high, outcome):
+    """A gap whose interval lies below the current version's is better, decided or not."""
+
+    def rejudge(window):
+        target = window.output[0] == 1
+        return [
+            Finding(
+                id="fairness.gap",
+                verdict=Verdict.INCONCLUSIVE if target else Verdict.FAILED,
+                summary="the gap",
+                interval=(0.0, high) if target else (0.4, 0.6),
+            )
+        ]
+
+    assert trial(rows([0] * 40), [1] * 40, rejudge=rejudge).outcome == outcome

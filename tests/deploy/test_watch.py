@@ -82,6 +82,49 @@ def test_a_feature_that_only_the_new_version_uses_breaks(two):
     assert two.run(watcher) == []
 
 
+def test_an_alarm_of_a_few_labels_is_compared_again_as_they_come(two):
+    """Where an alarm rests on too few labels to compare versions, it holds, then moves."""
+    watcher = two.watcher()
+    two.traffic(600)
+    two.run(watcher)
+    rows = two.rows(200)
+    ids = two.serve(debt_breaks(rows))
+    seen = []
+    for start in range(0, 200, 8):
+        part = slice(start, start + 8)
+        two.label(ids[part], two.truth(rows[part]))
+        seen += kinds(two.run(watcher, passes=1))
+        if "rolled_back" in seen:
+            break
+    assert seen == ["frozen", "rolled_back"]
+    assert two.active() == "v1"
+    assert len(two.registry.incidents("loan")) == 1
+
+
+def test_a_gap_between_groups_is_qualified_by_the_same_check(world):
+    """A version that errs on one group alone goes back to one that does not."""
+    world.configure(
+        "[monitor.fairness]\nenabled = false",
+        "[monitor.fairness]\nwindow_rows = 400\n[monitor.concept_drift]\nenabled = false",
+    )
+    world.deploy("v1", NARROW)
+    world.pass_time(60)
+    world.deploy("v2", WIDE)
+    watcher = world.watcher()
+    seen = []
+    for _ in range(3):
+        rows = world.rows(410)
+        women = np.arange(410) % 2 == 1
+        shown = rows.copy()
+        shown[women] = debt_breaks(rows[women])
+        ids = world.serve(shown, sex=np.where(women, "F", "M"))
+        world.label(ids, world.truth(rows))
+        seen += kinds(world.run(watcher))
+    assert world.results("fairness")[0].verdict is Verdict.FAILED
+    assert "rolled_back" in seen
+    assert world.active() == "v1"
+
+
 def test_a_break_that_hits_both_versions_is_no_reason_to_go_back(two):
     """Where the old version would do no better, promotions are held and nothing is switched."""
     watcher = two.watcher()
