@@ -256,6 +256,8 @@ class Family(CheckPolicy):
 
     #: Names that may stand as ``[gate.<family>.<name>]``.
     CHECKS: ClassVar[frozenset[str]] = frozenset()
+    #: Checks whose table has keys of its own: fields that are a :class:`CheckPolicy`.
+    TABLES: ClassVar[frozenset[str]] = frozenset()
 
     checks: dict[str, CheckPolicy] = Field(default_factory=dict, exclude=True)
 
@@ -272,6 +274,9 @@ class Family(CheckPolicy):
                 # pydantic collects ValueError only.
                 raise ValueError(f"[{name}] is a table")  # noqa: TRY004
             own.setdefault("checks", {})[name] = {**shared, **data[name]}
+        for name in cls.TABLES & set(own):
+            if isinstance(own[name], Mapping):
+                own[name] = {**shared, **own[name]}
         return own
 
     def policy(self, check: str) -> CheckPolicy:
@@ -305,9 +310,59 @@ FairnessMetric = Literal[
 Aggregate = Literal["difference", "ratio"]
 
 
+class DelayedImpactGate(CheckPolicy):
+    """``[gate.fairness.delayed_impact]``: what a yes does, later, to the people it is about."""
+
+    success: float = Field(
+        gt=0, description="Change of a person's score who is answered yes and succeeds, c₊."
+    )
+    failure: float = Field(
+        lt=0, description="Change of a person's score who is answered yes and fails, c₋."
+    )
+    at_least: float = Field(
+        0.0, description="Least mean change of any group's score, those answered no included."
+    )
+    margin: float = Field(
+        0.0,
+        ge=0,
+        description="How far below `at_least` a mean must lie for the data to have to show it. "
+        "0: what is not proven is undecided.",
+    )
+    score: str = Field(
+        "", description="Column of the score that changes. Default: only the changes are counted."
+    )
+    low: float | None = Field(None, description="Lower end of the score's scale.")
+    high: float | None = Field(None, description="Upper end of the score's scale.")
+    probability: str = Field(
+        "",
+        description="Column with the probability of success. Default: estimated from `score`, "
+        "in each group.",
+    )
+    utility_success: float = Field(
+        1.0, gt=0, description="Worth of a yes that succeeds, to whoever decides, u₊."
+    )
+    utility_failure: float = Field(
+        -1.0, lt=0, description="Worth of a yes that fails, to whoever decides, u₋."
+    )
+
+    @model_validator(mode="after")
+    def _scale(self) -> Self:
+        wanting = [
+            key for key in ("low", "high", "probability") if getattr(self, key) not in ("", None)
+        ]
+        if wanting and not self.score:
+            raise ValueError(
+                f"{wanting[0]} says something about a score: name its column in `score`"
+            )
+        if self.low is not None and self.high is not None and self.low >= self.high:
+            raise ValueError("low must lie below high")
+        return self
+
+
 class FairnessGate(Family):
     """``[gate.fairness]``."""
 
+    TABLES = frozenset({"delayed_impact"})
     CHECKS = frozenset(
         f"{metric}_{aggregate}"
         for metric in get_args(FairnessMetric)
@@ -329,6 +384,9 @@ class FairnessGate(Family):
     )
     optional_groups: list[str] = Field(
         default_factory=list, description='Groups that may be undecided, as "column=value".'
+    )
+    delayed_impact: DelayedImpactGate | None = Field(
+        None, description="What an answer does to people later; absent: not judged."
     )
 
 

@@ -19,6 +19,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mlguard.checks import delayed_impact
 from mlguard.checks.declaration import Declaration, Item, from_finding, policy_of
 from mlguard.checks.evidence import JudgedModel, Subject
 from mlguard.checks.labels import as_numbers, attribute, labelled_rows, nearest
@@ -58,7 +59,7 @@ class Fairness:
     """Whether error rates and selection rates are alike between groups of people."""
 
     def declare(self, settings: AppSettings, project_root: Path) -> Declaration:  # noqa: ARG002
-        """Declare one item per metric and attribute."""
+        """Declare one item per metric and attribute, and the delayed impact where it is known."""
         gate = settings.gate.fairness
         columns = gate.by or settings.data.sensitive
         if not gate.enabled:
@@ -82,10 +83,13 @@ class Fairness:
                     items.append(item)
                 else:
                     absent.append(f"{item.name}: switched off in app.toml")
-        return Declaration(items=tuple(items), not_applicable=tuple(absent))
+        later, without = delayed_impact.declared(settings)
+        return Declaration(items=(*items, *later), not_applicable=(*absent, *without))
 
     def run(self, item: Item, subject: Subject) -> CheckResult:
         """Judge one metric between the groups of one attribute."""
+        if item.id == delayed_impact.ID:
+            return delayed_impact.run(item, subject)
         gate = subject.settings.gate.fairness
         by = item.parameters["by"]
         optional = {
