@@ -140,9 +140,9 @@ class _Story:
 
     def _tell_rollback(self) -> None:
         state = self.project.registry.app(APP)
-        found = [one for one in self.project.registry.events(APP) if one.moved]
-        move = max(found, key=lambda one: one.seq)
-        self.run.say(indented(f"{move.kind}: {move.reason}", 2))
+        moves = [one for one in self.project.registry.events(APP) if one.moved]
+        reason = max(moves, key=lambda one: one.seq).reason
+        self.run.say(indented(f"{APP} went back from v2 to v1: {reason}", 2))
         serving = state.active.name if state.active else "the default output"
         self.run.say([f"  {serving} serves now (generation {state.generation})."])
 

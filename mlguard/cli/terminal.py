@@ -217,8 +217,8 @@ def sentences(lines: Sequence[str], next_step: str) -> list[Line]:
     for line in lines:
         shown += list(indented(line, 2))
     if next_step:
-        first, *more = indented(next_step, 8, 0)
-        shown += [[("  next: ", "dim"), (first, "")], *more]
+        first, *more = indented(next_step, 8)
+        shown += [[("  next: ", "dim"), (first.strip(), "")], *more]
     return shown
 
 

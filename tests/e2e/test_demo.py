@@ -3,12 +3,26 @@
 import email
 import email.policy
 import os
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 pytestmark = pytest.mark.slow
+
+README = Path(__file__).parents[2] / "README.md"
+
+
+def shown_in_readme():
+    """Return the part of the demo's output that the README shows."""
+    return README.read_text().partition("$ mlguard demo\n")[2].partition("```")[0]
+
+
+def masked(text):
+    """Return text with its numbers and its line breaks made alike."""
+    return re.sub(r"\d[\d,.]*", "#", " ".join(text.split()))
 
 
 def test_the_demo_tells_the_whole_story(tmp_path):
@@ -30,6 +44,7 @@ def test_the_demo_tells_the_whole_story(tmp_path):
     assert "v2 is live" in done.stdout
     assert "concept_drift" in done.stdout
     assert "v1 serves now" in done.stdout
+    assert masked(shown_in_readme()) in masked(done.stdout)
     assert list(scratch.iterdir()) == []
     kept = {path.name for path in (tmp_path / "mlguard-demo").iterdir()}
     assert {"report.html", "rollback.eml"} <= kept

@@ -66,7 +66,7 @@ class Caller(threading.Thread):
 
 
 def test_up_answers_the_slides_call_survives_a_kill_and_stops_cleanly(project, running, wait_until):
-    """One command from nothing to an answer; a kill -9 under traffic loses no acknowledged label."""
+    """From nothing to an answer; a kill -9 under traffic loses no acknowledged label."""
     with running("up", "--port", "0", folder=project) as (process, url, out):
         if shutil.which("curl"):
             # Exactly as on the slides: no Content-Type of ours.
