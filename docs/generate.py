@@ -232,7 +232,7 @@ def file_tables(kind: type[Table]) -> Iterator[str]:
         rows = key_rows(one, without=inherited)
         also = ""
         if inherited:
-            shared = "every check" if issubclass(one, Family) else "every monitor"
+            shared = "every check" if issubclass(one, CheckPolicy) else "every monitor"
             also = f"Besides the keys of {shared}" + (":" if rows else "; it has no others.")
         checks = ""
         if issubclass(one, Family) and one.CHECKS:

@@ -331,8 +331,12 @@ class DelayedImpactGate(CheckPolicy):
     score: str = Field(
         "", description="Column of the score that changes. Default: only the changes are counted."
     )
-    low: float | None = Field(None, description="Lower end of the score's scale.")
-    high: float | None = Field(None, description="Upper end of the score's scale.")
+    low: float | None = Field(
+        None, description="Lower end of the score's scale. Default: it has none."
+    )
+    high: float | None = Field(
+        None, description="Upper end of the score's scale. Default: it has none."
+    )
     probability: str = Field(
         "",
         description="Column with the probability of success. Default: estimated from `score`, "
