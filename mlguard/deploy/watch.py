@@ -15,6 +15,7 @@ the registry itself fails nothing moves: the servers go on with what they have.
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 import os
 import signal
@@ -216,13 +217,11 @@ class Watcher:
         if self._report is not None and not 0 <= now - self._moments.reported < REPORT_S:
             self._moments.reported = now
             for app, settings in list(self._settings.items()):
-                report = self._report
                 yield from self._errand_of(
-                    app, "report", now, lambda report=report, one=settings: report(one, now)
+                    app, "report", now, functools.partial(self._report, settings, now)
                 )
         if self._deliver is not None:
-            deliver = self._deliver
-            yield from self._errand_of("", "delivered", now, lambda: deliver(now))
+            yield from self._errand_of("", "delivered", now, functools.partial(self._deliver, now))
 
     def _errand_of(
         self, app: str, kind: str, now: float, run: Callable[[], str | None]
