@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from mlguard.reports.view import (
     Chart,
+    CurveChart,
     DriftChart,
     GroupChart,
     Mark,
@@ -99,10 +100,18 @@ def draw(chart: Chart, *, medium: Medium, width: int) -> bytes:
         GroupChart: _groups,
         DriftChart: _drift,
         SquareChart: _square,
+        CurveChart: _curves,
     }
     with _settings(style):
         figure = painters[type(chart)](chart, style)
         return _png(figure) if medium == "mail" else _svg(figure, chart)
+
+
+def _curves(chart: CurveChart, style: Style) -> Figure:
+    # Not at the top: it draws with what stands in this module.
+    from mlguard.reports.curves import paint
+
+    return paint(chart, style)
 
 
 @contextmanager
@@ -157,7 +166,7 @@ def _figure(
     """Make a figure with margins in CSS pixels, and its title on top where there is one."""
     from matplotlib.figure import Figure
 
-    lines = _wrapped(title, style) if style.medium == "mail" else []
+    lines = wrapped(title, style) if style.medium == "mail" else []
     top = 10.0 + key + (len(lines) * style.font * 1.45 + 12 if lines else 0)
     total = height + top
     figure = Figure(figsize=(style.width / DPI, total / DPI), dpi=DPI)
@@ -177,7 +186,8 @@ def _figure(
     return figure, axes
 
 
-def _wrapped(title: str, style: Style) -> list[str]:
+def wrapped(title: str, style: Style) -> list[str]:
+    """Return a title in lines that fit the drawing."""
     import textwrap
 
     return textwrap.wrap(printable(title, 160), max(20, int(style.width / (style.font * 0.6))))

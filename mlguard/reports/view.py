@@ -188,7 +188,54 @@ class CalibrationPoint(_Data, frozen=True, kw_only=True):
     n: int
 
 
-Chart = TimeChart | GroupChart | DriftChart | SquareChart
+class Curve(_Data, frozen=True, kw_only=True):
+    """One group's line; with ``low`` and ``high`` its points are estimates with intervals."""
+
+    name: str
+    x: tuple[float, ...]
+    y: tuple[float, ...]
+    low: tuple[float, ...] = ()
+    high: tuple[float, ...] = ()
+
+
+class CurveMark(_Data, frozen=True, kw_only=True):
+    """A point on a curve that has a name of its own, e.g. a policy."""
+
+    curve: str
+    label: str
+    x: float
+    y: float
+
+
+class Panel(_Data, frozen=True, kw_only=True):
+    """One of the drawings that share an x axis."""
+
+    label: str
+    curves: tuple[Curve, ...]
+    marks: tuple[CurveMark, ...] = ()
+
+
+class CurveChart(_Data, frozen=True, kw_only=True, tag_field="chart", tag="curves"):
+    """Curves of a few groups, with what was chosen marked on them.
+
+    Attributes
+    ----------
+    x_label : str
+        What all panels share.
+    panels : tuple of Panel
+        Small multiples; a single one is drawn large.
+    guide : {"diagonal", "zero", ""}
+        The line to hold the curves against.  With the diagonal both axes go from 0 to 1.
+    """
+
+    title: str
+    alt: str
+    x_label: str
+    panels: tuple[Panel, ...]
+    guide: Literal["diagonal", "zero", ""] = ""
+
+
+Chart = TimeChart | GroupChart | DriftChart | SquareChart | CurveChart
 
 
 class FeatureDrift(_Data, frozen=True, kw_only=True):
