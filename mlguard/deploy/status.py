@@ -82,8 +82,8 @@ class AppStatus:
             for one in self.monitors
             if one.state == "blind"
         ]
-        if self.mail.get("dead"):
-            reasons.append(f"{self.mail['dead']} mails could not be delivered")
+        if self.mail.get("DEAD"):
+            reasons.append(f"{self.mail['DEAD']} mails could not be delivered")
         reasons += [
             f"a rollback was due and found no target (incident {one.id})"
             for one in self.incidents
