@@ -31,7 +31,7 @@ RateMetric: TypeAlias = Literal[
 ]
 RATE_METRICS: tuple[RateMetric, ...] = get_args(RateMetric)
 #: What each metric divides, and by what: columns of a confusion table.
-_PARTS: dict[RateMetric, tuple[tuple[str, ...], tuple[str, ...]]] = {
+PARTS: dict[RateMetric, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "selection_rate": (("tp", "fp"), ("tp", "fp", "fn", "tn")),
     "true_positive_rate": (("tp",), ("tp", "fn")),
     "false_positive_rate": (("fp",), ("fp", "tn")),
@@ -171,9 +171,9 @@ class Confusion:
         UsageError
             If the metric is unknown.
         """
-        if metric not in _PARTS:
+        if metric not in PARTS:
             raise UsageError(f"unknown rate {metric!r}; known: {', '.join(RATE_METRICS)}")
-        above, below = _PARTS[metric]
+        above, below = PARTS[metric]
         return {
             name: Rate(sum(cell[part] for part in above), sum(cell[part] for part in below))
             for name, cell in self.counts.items()
