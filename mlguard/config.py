@@ -139,6 +139,14 @@ class ProjectSettings(Table):
         """``.mlguard``: everything that mlguard writes for itself."""
         return self.root / ".mlguard"
 
+    def make_state_dir(self) -> Path:
+        """Make ``.mlguard``, hidden from git: what it holds belongs to this machine."""
+        ignore = self.state_dir / ".gitignore"
+        if not ignore.exists():
+            self.state_dir.mkdir(parents=True, exist_ok=True)
+            ignore.write_text("*\n", encoding="utf-8")
+        return self.state_dir
+
     @property
     def log_dir(self) -> Path:
         """Folder of the prediction log and its labels."""
@@ -297,7 +305,8 @@ class DataQualityGate(Family):
     )
 
 
-FairnessMetric = Literal[
+#: What live traffic can be compared by, window after window.
+GroupMetric = Literal[
     "selection_rate",
     "true_positive_rate",
     "false_positive_rate",
@@ -307,7 +316,42 @@ FairnessMetric = Literal[
     "accuracy",
     "mean_absolute_error",
 ]
-Aggregate = Literal["difference", "ratio"]
+#: What a gate can compare, by fairlearn's names where it has one.
+FairnessMetric = Literal[
+    "selection_rate",
+    "true_positive_rate",
+    "false_positive_rate",
+    "false_negative_rate",
+    "true_negative_rate",
+    "precision",
+    "accuracy",
+    "f1_score",
+    "calibration_error",
+    "mean_prediction",
+    "mean_absolute_error",
+    "mean_residual",
+    "demographic_parity",
+    "equalized_odds",
+    "equal_opportunity",
+]
+Aggregate = Literal["difference", "ratio", "group_min", "group_max"]
+#: Metrics in the unit of the target, so that a limit on them may be any number.
+UNIT_METRICS = frozenset({"mean_prediction", "mean_absolute_error", "mean_residual"})
+#: Aggregates that a metric does not have: a parity is a comparison, a figure that noise lifts
+#: above 0 or that may have either sign has no ratio.
+WITHOUT: dict[str, frozenset[str]] = {
+    **dict.fromkeys(
+        ("demographic_parity", "equalized_odds", "equal_opportunity"),
+        frozenset({"group_min", "group_max"}),
+    ),
+    "calibration_error": frozenset({"ratio"}),
+    "mean_residual": frozenset({"ratio", "group_min", "group_max"}),
+}
+
+
+def has_aggregate(metric: str, aggregate: str) -> bool:
+    """Whether a metric can be judged by an aggregate."""
+    return aggregate not in WITHOUT.get(metric, ())
 
 
 class DelayedImpactGate(CheckPolicy):
@@ -368,30 +412,115 @@ class FairnessGate(Family):
 
     TABLES = frozenset({"delayed_impact"})
     CHECKS = frozenset(
-        f"{metric}_{aggregate}"
-        for metric in get_args(FairnessMetric)
-        for aggregate in get_args(Aggregate)
+        {
+            f"{metric}_{aggregate}"
+            for metric in get_args(FairnessMetric)
+            for aggregate in get_args(Aggregate)
+            if has_aggregate(metric, aggregate)
+        }
+        | {"representation", "label_base_rate_difference", "missing_rate_difference"}
     )
 
     metrics: list[FairnessMetric] = Field(
         ["false_positive_rate", "false_negative_rate"],
         description="What must be alike between groups, by fairlearn's names.",
     )
-    aggregate: Aggregate = Field("difference", description="How two groups are compared.")
-    at_most: float = Field(0.1, gt=0, le=1, description="Largest difference between two groups.")
-    at_least: float = Field(0.8, gt=0, le=1, description="Smallest ratio between two groups.")
-    by: list[str] = Field(
-        default_factory=list, description="Attributes to group by. Default: all of `sensitive`."
+    aggregate: Aggregate = Field(
+        "difference",
+        description="How groups are compared: by difference or ratio, or the lowest or highest "
+        "group alone with the limit.",
     )
+    method: Literal["between_groups", "to_overall"] = Field(
+        "between_groups", description="Whom a group is compared with: each other, or everybody."
+    )
+    at_most: float = Field(
+        0.1,
+        gt=0,
+        description="Largest difference, or highest figure of a group; a ratio, or for errors "
+        "of a regression in the unit of the target.",
+    )
+    at_least: float = Field(
+        0.8, gt=0, le=1, description="Smallest ratio, or lowest figure of a group."
+    )
+    by: list[str | list[str]] = Field(
+        default_factory=list,
+        description='Attributes to group by; a list in it is an intersection: `["sex", ["sex", '
+        '"race"]]`. Default: all of `sensitive`.',
+    )
+    control: OneOrMany = Field(
+        default_factory=list,
+        description="Columns within whose values groups are compared, e.g. a job's grade.",
+    )
+    weight: str = Field("", description="Column with how much each row counts; empty: all alike.")
     min_group_size: int = Field(
         30, ge=1, description="Rows a denominator needs before it says anything."
     )
     optional_groups: list[str] = Field(
         default_factory=list, description='Groups that may be undecided, as "column=value".'
     )
+    required_groups: list[str] = Field(
+        default_factory=list,
+        description='Groups of an intersection that must be decided, as "sex=F,race=B"; its '
+        "others are only listed. With `control`, groups that must be decided at each value.",
+    )
+    population: dict[str, Ratio] = Field(
+        default_factory=dict,
+        description='Stated share of groups among the people it is for, as "sex=F" = 0.51. '
+        "Where given, the data's shares are held against it.",
+    )
+    representation_at_most: float = Field(
+        0.05, gt=0, lt=1, description="Largest distance of a group's share from the stated one."
+    )
+    base_rate_at_most: float | None = Field(
+        None,
+        gt=0,
+        description="Largest difference of the label's rate (of a regression: mean) between "
+        "groups. Default: not judged.",
+    )
+    missing_at_most: float | None = Field(
+        None,
+        gt=0,
+        le=1,
+        description="Largest difference of a feature's missing share between groups. "
+        "Default: not judged.",
+    )
+
     delayed_impact: DelayedImpactGate | None = Field(
         None, description="What an answer does to people later; absent: not judged."
     )
+
+    @property
+    def columns(self) -> list[str]:
+        """Every attribute that `by` names, alone or in an intersection, once."""
+        named = [[one] if isinstance(one, str) else one for one in self.by]
+        return list(dict.fromkeys(column for one in named for column in one))
+
+    @model_validator(mode="after")
+    def _possible(self) -> Self:
+        for metric in self.metrics:
+            if not has_aggregate(metric, self.aggregate):
+                raise ValueError(f'{metric} has no aggregate = "{self.aggregate}"')
+            limited = self.aggregate in ("difference", "group_max")
+            if limited and self.at_most > 1 and metric not in UNIT_METRICS:
+                raise ValueError(f"at_most = {self.at_most:g}, and {metric} is at most 1")
+        if any(not one or len(set(one)) < len(one) for one in self.by if isinstance(one, list)):
+            raise ValueError("an intersection in `by` names its columns, each once")
+        for key, groups in (
+            ("optional_groups", self.optional_groups),
+            ("required_groups", self.required_groups),
+            ("population", self.population),
+        ):
+            for group in groups:
+                if "=" not in group:
+                    raise ValueError(f'{key} holds {group!r}; write it as "column=value"')
+        stated: dict[str, float] = {}
+        for group, share in self.population.items():
+            column = group.partition("=")[0].strip()
+            stated[column] = stated.get(column, 0.0) + share
+        # Shares are written with two or three digits, so their sum is about 1 at best.
+        if any(total > 1.01 for total in stated.values()):  # noqa: PLR2004
+            raise ValueError("the shares of population add up to more than 1 for an attribute")
+        return self
 
 
 class BaselineGate(Family):
@@ -462,7 +591,7 @@ class FairnessMonitor(MonitorTable):
     """``[monitor.fairness]``."""
 
     action: ActionName = "rollback"
-    metric: FairnessMetric = Field("accuracy", description="What is compared between groups.")
+    metric: GroupMetric = Field("accuracy", description="What is compared between groups.")
     at_most: float = Field(0.1, gt=0, le=1, description="Largest difference between two groups.")
     by: list[str] = Field(default_factory=list, description="Default: all of `sensitive`.")
     min_group_size: int = Field(30, ge=1, description="Rows a group's denominator needs.")

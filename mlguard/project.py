@@ -84,6 +84,7 @@ class Project:
         """The registry, opened and migrated when first used."""
         from mlguard.registry import Registry
 
+        self.settings.make_state_dir()
         return Registry.open(self.settings, clock=self.clock)
 
     def app_names(self) -> list[str]:
@@ -106,7 +107,8 @@ class Project:
         """Run the app's training script if a file that it writes is missing."""
         from mlguard.deploy.training import train_missing
 
-        return train_missing(self.app(name), state_dir=self.settings.state_dir, progress=progress)
+        state_dir = self.settings.make_state_dir()
+        return train_missing(self.app(name), state_dir=state_dir, progress=progress)
 
     def check(
         self,

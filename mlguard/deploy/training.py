@@ -64,7 +64,6 @@ def train_missing(
             f"[model] train names {settings.model.train!r}, but there is no {script}",
             hint="write the script, or correct the name in app.toml",
         )
-    state_dir.mkdir(parents=True, exist_ok=True)
     with FileLock(state_dir / f"train-{settings.name}.lock"):
         if not missing_files(settings):
             return False

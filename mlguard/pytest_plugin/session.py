@@ -68,7 +68,7 @@ class GateSession:
             project, settings = load_project(root), self.settings(root, app)
             model = self.config.getoption("--mlguard-model")
             if settings.model.train or not model:
-                train_missing(settings, state_dir=project.state_dir)
+                train_missing(settings, state_dir=project.make_state_dir())
             self._subjects[key] = Subject(
                 project,
                 settings,
