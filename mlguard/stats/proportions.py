@@ -144,10 +144,10 @@ def mover_difference(
 
     Parameters
     ----------
-    first, second : array_like
-        Estimates.
-    first_limits, second_limits : tuple of array_like
-        ``(low, high)`` of each, all at the same level.
+    first, first_limits : array_like, tuple of array_like
+        An estimate and its ``(low, high)``.
+    second, second_limits : array_like, tuple of array_like
+        The other one, its limits at the same level.
 
     Returns
     -------
@@ -235,10 +235,10 @@ def mover_ratio_limits(
 
     Parameters
     ----------
-    first, second : array_like
-        Estimates, at least 0.
-    first_limits, second_limits : tuple of array_like
-        ``(low, high)`` of each, all at the same level, at least 0.
+    first, first_limits : array_like, tuple of array_like
+        An estimate and its ``(low, high)``, at least 0.
+    second, second_limits : array_like, tuple of array_like
+        The other one, its limits at the same level.
 
     Returns
     -------
