@@ -17,6 +17,7 @@ import importlib
 import inspect
 import json
 import sys
+import types
 import typing
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -96,7 +97,7 @@ def all_tables(kind: type[Table], path: str = "") -> Iterator[tuple[str, type[Ta
             yield from all_tables(inner, f"{path}.{name}".lstrip("."))
 
 
-def type_text(annotation: Any) -> str:
+def type_text(annotation: Any) -> str:  # noqa: PLR0911  one return a kind of type
     """Return a type in the words of somebody who writes TOML."""
     origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
     if origin is typing.Annotated:
@@ -109,6 +110,8 @@ def type_text(annotation: Any) -> str:
     if arguments and type(None) in arguments:
         return type_text(next(one for one in arguments if one is not type(None)))
     of = [type_text(one) for one in arguments]
+    if origin is types.UnionType:
+        return " or ".join(of)
     if origin is list:
         return "list of texts" if of == ["text"] else f"list; each {of[0]}"
     if origin is dict:
@@ -466,15 +469,28 @@ def asked(judge: Callable[..., Any]) -> str:
 
 def fairness_rows() -> list[list[str]]:
     """Return the metrics: name, what is counted, what more of it means."""
-    from mlguard.checks.fairness import _MEANING
-    from mlguard.stats.rates import DENOMINATORS
+    from mlguard.checks.fairness_words import COUNTED, MEANING
 
     rows = []
     for metric in typing.get_args(config.FairnessMetric):
-        meaning = _MEANING[metric].format(group="the group", positive="`yes`")
-        counted = DENOMINATORS.get(metric, "rows")
+        meaning = MEANING[metric].format(group="the group", positive="`yes`")
+        counted = COUNTED.get(metric, "rows")
         rows.append([f"`{metric}`", counted, meaning])
     return rows
+
+
+def data_rows() -> list[list[str]]:
+    """Return the checks of the data's groups: id, key that declares them, what is asked."""
+    from mlguard.checks import data_bias
+
+    return [
+        [f"`{check}`", f"`{key}`", f"{first_sentence(judge)}"]
+        for check, key, judge in (
+            (data_bias.REPRESENTATION, "population", data_bias.representation),
+            (data_bias.BASE_RATE, "base_rate_at_most", data_bias.base_rates),
+            (data_bias.MISSING_RATE, "missing_at_most", data_bias.missing_rates),
+        )
+    ]
 
 
 def monitor_rows() -> list[list[str]]:
@@ -545,11 +561,17 @@ A function `test_x` in `checks/<app>/test_y.py` is a check of its own; so is eve
 
 ## Fairness metrics
 
-Named as fairlearn names them. The check's id is `fairness.<metric>_<aggregate>`, with `difference`
-or `ratio` as the aggregate; it blocks by default. `yes` stands for the positive class. A group that
-has fewer than `min_group_size` of what is counted is not compared, and leaves the check undecided.
+Named as fairlearn names them. The check's id is `fairness.<metric>_<aggregate>`, with `difference`,
+`ratio`, `group_min` or `group_max` as the aggregate; it blocks by default. A parity is a difference
+or a ratio. `yes` stands for the positive class. A group that has fewer than `min_group_size` of
+what is counted is not compared, and leaves the check undecided; one of an intersection is listed.
 
 $metrics
+
+What `app.toml` states an expectation of the data for is judged on the training rows, or on the test
+rows where there are none:
+
+$data
 
 ## Monitors of live traffic
 
@@ -574,6 +596,7 @@ def checks() -> str:
         checks=table(("id", "enforcement", "what is asked"), check_rows()),
         gate=table(("id", "meaning"), [[f"`{k}`", v] for k, v in GATE_FINDINGS.items()]),
         metrics=table(("metric", "counted per group", "higher means"), fairness_rows()),
+        data=table(("id", "declared by", "what is asked"), data_rows()),
         monitors=table(("monitor", "what is asked", "judges", "highest level"), monitor_rows()),
         findings=table(("finding", "value", "one failed window is enough"), finding_rows()),
         figures=table(("name", "kind", "meaning"), metric_rows()),

@@ -56,6 +56,7 @@ Duration = Annotated[
 ]
 Ratio = Annotated[float, Field(ge=0, le=1)]
 Text = Annotated[str, Field(min_length=1)]
+KeyName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]{0,63}$")]
 OneOrMany = Annotated[
     list[str], BeforeValidator(lambda value: [value] if isinstance(value, str) else value)
 ]
@@ -192,6 +193,17 @@ class AppTable(Table):
     slo_ms: float = Field(100, gt=0, description="Time after which the default is answered.")
     default_output: str = Field("None", description="Answer where no model can answer.")
     max_wait_ms: float = Field(0, ge=0, description="How long a batch may wait to fill.")
+    keys: list[KeyName] = Field(
+        default_factory=list,
+        description="Names of the keys of which a caller shows one to predict and to send labels; "
+        "a key is in `MLGUARD_KEY_<NAME>`, or in the file that `MLGUARD_KEY_<NAME>_FILE` names. "
+        "Empty: anybody may ask.",
+    )
+    groups_affect_decisions: bool = Field(
+        False,
+        description="Whether a request's group chooses the threshold that its answer is taken "
+        "with. The model itself never sees it.",
+    )
 
 
 class DataTable(Table):
@@ -226,16 +238,34 @@ class ModelTable(Table):
     allow_pickle: bool = Field(False, description="Allow joblib and pickle files, which run code.")
     thresholds: dict[str, Ratio] = Field(
         default_factory=lambda: {"default": 0.5},
-        description="Score from which the positive class is answered.",
+        description='Score from which the positive class is answered: "default", and where '
+        '`groups_affect_decisions` is true, groups of one attribute as "sex=F".',
     )
     replicas: int = Field(1, ge=1, le=256, description="Processes that the model runs in.")
     memory_mib: int = Field(2048, ge=64, description="Memory limit of a model's process.")
     wall_limit_s: float = Field(30, gt=0, description="Longest that one batch may take.")
 
+    @property
+    def threshold_attribute(self) -> str:
+        """The attribute that the thresholds tell apart; empty where one holds for all."""
+        return next((key.partition("=")[0] for key in self.thresholds if key != "default"), "")
+
     @model_validator(mode="after")
-    def _default_threshold(self) -> Self:
-        if set(self.thresholds) != {"default"}:
-            raise ValueError('thresholds holds exactly one key, "default"')
+    def _readable_thresholds(self) -> Self:
+        if "default" not in self.thresholds:
+            raise ValueError('thresholds needs a key "default", for whoever names no group')
+        attributes = set()
+        for key in self.thresholds:
+            attribute, _, value = key.partition("=")
+            written = attribute.strip() == attribute and value.strip() == value
+            if key != "default" and not (attribute and value and written):
+                raise ValueError(f'thresholds holds {key!r}; write a group as "sex=F"')
+            attributes |= {attribute} - {"default"}
+        if len(attributes) > 1:
+            raise ValueError(
+                f"thresholds tells {' and '.join(sorted(attributes))} apart; choose one "
+                "attribute, or nobody could say which threshold holds for a person in two groups"
+            )
         return self
 
 
@@ -316,6 +346,14 @@ GroupMetric = Literal[
     "accuracy",
     "mean_absolute_error",
 ]
+#: Those of them that a group is better off with more of: a floor can be put under them.
+HIGHER_IS_BETTER = (
+    "selection_rate",
+    "true_positive_rate",
+    "true_negative_rate",
+    "precision",
+    "accuracy",
+)
 #: What a gate can compare, by fairlearn's names where it has one.
 FairnessMetric = Literal[
     "selection_rate",
@@ -582,7 +620,10 @@ class ConceptDriftMonitor(MonitorTable):
     action: ActionName = "rollback"
     tolerance: float = Field(0.02, ge=0, description="Rise of the loss that is ignored.")
     average_run_length: float = Field(
-        100_000, ge=100, description="Labels to a false alarm, on average, at least."
+        100_000,
+        ge=100,
+        description="Labels to a false alarm, on average, at least; shared with the alarms of "
+        "`[monitor.fairness]`.",
     )
     block: int = Field(1, ge=1, description="Labels averaged into one look, where errors run.")
 
@@ -595,6 +636,30 @@ class FairnessMonitor(MonitorTable):
     at_most: float = Field(0.1, gt=0, le=1, description="Largest difference between two groups.")
     by: list[str] = Field(default_factory=list, description="Default: all of `sensitive`.")
     min_group_size: int = Field(30, ge=1, description="Rows a group's denominator needs.")
+    tolerance: float = Field(
+        0.02, ge=0, description="Rise of a group's own loss that raises no alarm."
+    )
+    block: int = Field(
+        1, ge=1, description="Labels of a group averaged into one look, where errors run."
+    )
+    floor: float | None = Field(
+        None, gt=0, le=1, description="Lowest `metric` of any group. Default: not judged."
+    )
+    harm_class: bool = Field(
+        False,
+        description="Whether a group below the `floor` is harm: rather the default output than a "
+        "version that is known for it, where none can be gone back to.",
+    )
+
+    @model_validator(mode="after")
+    def _floor(self) -> Self:
+        if self.harm_class and self.floor is None:
+            raise ValueError("harm_class says what a group below the floor means: give a floor")
+        if self.floor is not None and self.metric not in HIGHER_IS_BETTER:
+            raise ValueError(
+                f"{self.metric} has no floor; those that have: {', '.join(HIGHER_IS_BETTER)}"
+            )
+        return self
 
 
 class ServiceMonitor(MonitorTable):
@@ -687,6 +752,33 @@ class AppSettings(Table):
     name: str = Field("", exclude=True)
     folder: Path = Field(Path(), exclude=True)
 
+    @model_validator(mode="after")
+    def _groups_that_decide(self) -> Self:
+        if self.app.groups_affect_decisions and not self.app.keys:
+            raise ValueError(
+                "[app] groups_affect_decisions is for callers that are known: name their keys in "
+                "[app] keys"
+            )
+        attribute = self.model.threshold_attribute
+        if not attribute:
+            return self
+        if not self.app.groups_affect_decisions:
+            raise ValueError(
+                f"[model.thresholds] has thresholds by {attribute}, which are in force only with "
+                "[app] groups_affect_decisions = true"
+            )
+        if attribute not in self.data.sensitive:
+            declared = ", ".join(self.data.sensitive) or "none"
+            raise ValueError(
+                f"[model.thresholds] has thresholds by {attribute}, which is not in [data] "
+                f"sensitive; declared: {declared}" + _nearest(attribute, self.data.sensitive)
+            )
+        if self.app.task != "classification":
+            raise ValueError(
+                f"[model.thresholds] has thresholds by {attribute}; a regression has none"
+            )
+        return self
+
     def path(self, text: str) -> str:
         """Return a path of app.toml made absolute; a URL stays as it is."""
         return text if "://" in text else str((self.folder / text).resolve())
@@ -778,7 +870,7 @@ def _config_error(kind: type[Table], file: Path, error: ValidationError) -> Conf
         else:
             found = "" if isinstance(one["input"], dict) else f" = {one['input']!r}"
             why = one["msg"].removeprefix("Value error, ")
-            lines.append(f"{file}: {place}{found}: {why}")
+            lines.append(f"{file}: {place}{found}: {why}" if place else f"{file}: {why}")
     return ConfigError("\n".join(lines), hint="see docs/reference/configuration.md", file=str(file))
 
 

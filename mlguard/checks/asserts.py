@@ -40,12 +40,17 @@ def assert_no_gap(
     frame: pd.DataFrame,
     *,
     metric: FairnessMetric,
-    by: str,
+    by: str | Sequence[str],
     at_most: float | None = None,
     at_least: float | None = None,
+    aggregate: Aggregate | None = None,
+    method: Literal["between_groups", "to_overall"] = "between_groups",
+    control: str | Sequence[str] = (),
+    weight: str = "",
     target: str = "",
     min_group_size: int = 30,
     optional_groups: Collection[str] = (),
+    required_groups: Collection[str] = (),
     confidence_level: float = 0.95,
     family_error: float = 0.05,
     decide: Decide = "evidence",
@@ -61,16 +66,28 @@ def assert_no_gap(
         Rows with the target and the attribute.
     metric : str
         By fairlearn's name, e.g. ``"false_negative_rate"``.
-    by : str
-        Column that holds the attribute.
+    by : str or sequence of str
+        Column that holds the attribute, or the columns of an intersection.
     at_most, at_least : float
-        Largest difference between two groups, or smallest ratio; exactly one of them.
+        Largest difference between two groups (or highest figure of one), or smallest ratio (or
+        lowest figure); exactly one of them.
+    aggregate : {"difference", "ratio", "group_min", "group_max"}, optional
+        How groups are compared; default "difference" with ``at_most``, "ratio" with
+        ``at_least``.
+    method : {"between_groups", "to_overall"}, default "between_groups"
+        Whom a group is compared with: each other, or everybody.
+    control : str or sequence of str, optional
+        Columns within whose values groups are compared.
+    weight : str, optional
+        Column with how much each row counts.
     target : str
         Column that holds the truth; the fixture knows it.
     min_group_size : int, default 30
         Rows that a group's denominator needs before it says anything.
     optional_groups : collection of str
-        Groups (values of ``by``) that may be too small.
+        Groups (values of ``by``, or ``"sex=F,race=B"``) that may be too small.
+    required_groups : collection of str
+        Groups of an intersection, or within a control group, that must be decided.
     confidence_level, family_error : float
         Of each interval, and over all pairs of groups.
     decide : {"evidence", "proof", "estimate"}, default "evidence"
@@ -87,31 +104,51 @@ def assert_no_gap(
     CheckFailedError
         If the gap is larger than the limit, or nobody can tell.
     UsageError
-        If not exactly one limit is given.
+        If not exactly one limit is given, or it is not of the aggregate's kind.
     """
     __tracebackhide__ = True
-    from mlguard.checks.fairness import GapRule, find_gap
+    from mlguard.checks.fairness import GapRule, find_gap, group_names
 
     if (at_most is None) == (at_least is None):
         raise UsageError(
             "say how large the gap may be, in one way",
             hint="at_most=0.05 for a difference, or at_least=0.8 for a ratio",
         )
-    aggregate: Aggregate = "difference" if at_most is not None else "ratio"
+    kinds: tuple[Aggregate, ...] = (
+        ("difference", "group_max") if at_most is not None else ("ratio", "group_min")
+    )
+    chosen = kinds[0] if aggregate is None else aggregate
+    if chosen not in kinds:
+        raise UsageError(
+            f"{chosen} is limited by {'at_least' if at_most is not None else 'at_most'}",
+            hint="difference and group_max have at_most, ratio and group_min have at_least",
+        )
+    columns = (by,) if isinstance(by, str) else tuple(by)
+
+    def groups(texts: Collection[str]) -> frozenset[str]:
+        # Of one attribute a value may stand alone.
+        alone = len(columns) == 1
+        named = (group_names([text], columns) or ({text} if alone else ()) for text in texts)
+        return frozenset(one for names in named for one in names)
+
     limit = at_most if at_most is not None else at_least
     assert limit is not None
     rule = GapRule(
         metric=metric,
-        aggregate=aggregate,
+        aggregate=chosen,
+        method=method,
         limit=limit,
         min_group_size=min_group_size,
         confidence_level=confidence_level,
         family_error=family_error,
         decide=decide,
-        optional=frozenset(map(str, optional_groups)),
+        optional=groups(optional_groups),
+        required=groups(required_groups),
+        control=(control,) if isinstance(control, str) else tuple(control),
+        weight=weight,
     )
-    found = find_gap(as_judged(candidate, target=target), frame, by=by, rule=rule)
-    return _asserted(found, on_inconclusive)
+    found = find_gap(as_judged(candidate, target=target), frame, by=columns, rule=rule)
+    return _asserted(found, on_inconclusive if rule.must_decide(columns) else "warn")
 
 
 def assert_beats(

@@ -51,7 +51,7 @@ def declared(settings: AppSettings) -> tuple[tuple[Item, ...], tuple[str, ...]]:
         return (), (f"{ID}: a regression answers no yes",)
     items = tuple(
         Item(id=ID, subject=column, policy=table, parameters={"by": column})
-        for column in gate.by or settings.data.sensitive
+        for column in gate.columns or settings.data.sensitive
     )
     if table.enabled:
         return items, ()

@@ -16,11 +16,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from mlguard.checks.labels import finite, nearest
+from mlguard.checks.labels import attribute, finite, nearest
 from mlguard.config import AppSettings, ProjectSettings
 from mlguard.errors import DataError, ModelRunError, UsageError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     import numpy as np
     import pandas as pd
 
@@ -63,6 +65,9 @@ class JudgedModel:
         Columns that the model sees, in order.
     classes : sequence or None
         Classes in the model's order; None for a regression or where unknown.
+    thresholds : mapping of str to float, optional
+        The version's.  Where groups have their own, each row of a frame is answered by its
+        group's, as it would be served.
     """
 
     def __init__(
@@ -73,12 +78,14 @@ class JudgedModel:
         target: str,
         features: list[str],
         classes: tuple[Any, ...] | None = None,
+        thresholds: Mapping[str, float] | None = None,
     ) -> None:
         self.name = name
         self.model = model
         self.target = target
         self.features = features
         self.classes = classes
+        self.thresholds = thresholds or {}
         self._kept: dict[int, tuple[Any, Predictions | _Answer]] = {}
 
     def __repr__(self) -> str:
@@ -107,7 +114,7 @@ class JudgedModel:
         key = id(rows)
         if key in self._kept and self._kept[key][0] is rows:
             return self._kept[key][1]
-        answer = self._ask(self._visible(rows))
+        answer = self._by_group(self._ask(self._visible(rows)), rows)
         if len(answer.labels) != len(rows):
             raise ModelRunError(
                 f"{self.name} gave {len(answer.labels)} predictions for {len(rows)} rows",
@@ -118,6 +125,18 @@ class JudgedModel:
         while len(self._kept) > _KEPT:
             self._kept.pop(next(iter(self._kept)))
         return answer
+
+    def probabilities(self, rows: Any) -> np.ndarray | None:
+        """Return a plain estimator's class probabilities; None where it has none.
+
+        Shape (n,) of the second class where there are two, else (n, n_classes).
+        """
+        import numpy as np
+
+        if not hasattr(self.model, "predict_proba"):
+            return None
+        found = np.asarray(self.model.predict_proba(self._visible(rows)), float)
+        return found[:, 1] if found.shape[1] == 2 else found  # noqa: PLR2004  two classes
 
     def _visible(self, rows: Any) -> Any:
         columns = getattr(rows, "columns", None)
@@ -134,6 +153,18 @@ class JudgedModel:
                 hint="correct the data, or [data] features in app.toml",
             )
         return rows[self.features]
+
+    def _by_group(self, answer: Predictions | _Answer, rows: Any) -> Predictions | _Answer:
+        """Answer by each row's own threshold, where the version has several."""
+        from mlguard.models.predictor import Predictions
+        from mlguard.models.thresholds import GroupThresholds, by_group
+
+        table = GroupThresholds.of(self.thresholds)
+        known = getattr(rows, "columns", ())
+        if table is None or table.attribute not in known or not isinstance(answer, Predictions):
+            return answer
+        groups = {table.attribute: attribute(rows, table.attribute)}
+        return by_group(answer, self.classes, self.thresholds, groups)
 
     def _ask(self, rows: Any) -> Predictions | _Answer:
         import numpy as np
@@ -237,7 +268,8 @@ class Subject:
         from mlguard.models.predictor import Predictor
 
         thresholds = self.settings.model.thresholds
-        return self._judged(self.name, Predictor(self._estimator, self._schema, thresholds))
+        predictor = Predictor(self._estimator, self._schema, thresholds)
+        return self._judged(self.name, predictor, thresholds)
 
     @cached_property
     def manifest(self) -> Manifest:
@@ -278,7 +310,7 @@ class Subject:
                 return None
             manifest = Manifest.from_json(version.manifest)
             path = registry.artifacts.get(manifest.model_sha256)
-            return self._judged(version.name, load_predictor(manifest, path))
+            return self._judged(version.name, load_predictor(manifest, path), manifest.thresholds)
 
     def baseline(self, name: str) -> JudgedModel:
         """Return the simple model ``majority``, ``mean``, ``stump`` or ``linear``, trained."""
@@ -303,13 +335,16 @@ class Subject:
     def _baselines(self) -> dict[str, JudgedModel]:
         return {}
 
-    def _judged(self, name: str, predictor: Predictor) -> JudgedModel:
+    def _judged(
+        self, name: str, predictor: Predictor, thresholds: Mapping[str, float]
+    ) -> JudgedModel:
         return JudgedModel(
             name,
             predictor,
             target=self.settings.data.target,
             features=list(predictor.input_schema.names),
             classes=predictor.classes,
+            thresholds=thresholds,
         )
 
 

@@ -1,12 +1,14 @@
 """Is the model wrong about one group more often than about another: per group, with intervals.
 
-One item per metric and attribute.  Rates are counted per group on the test rows, the worst gap
-over all pairs is judged with simultaneous intervals (:func:`mlguard.stats.groups.judge_gap`).
-A group that is too small is undecided, never passed over in silence.
+One item per metric and attribute, or intersection of attributes.  Rows are counted per group on
+the test rows, and the worst gap over all comparisons is judged with simultaneous intervals
+(:mod:`mlguard.stats.groups`).  A group that is too small is undecided, never passed over in
+silence: of one attribute it leaves the check undecided, of an intersection or within a control
+group it is listed, and blocks only where ``required_groups`` names it.
 
-More than two classes are judged one class against the rest, the family's error shared between
-them; the class with the worst verdict speaks.  For a regression ``mean_absolute_error`` is
-compared.
+More than two classes are judged one class against the rest, and control groups one by one, the
+family's error shared between them; the worst verdict speaks.  ``equalized_odds`` is the worse of
+the gaps of both its rates, as fairlearn has it.
 
 The words are about what was measured ("differs by", "is refused more often"); whether a
 difference is acceptable is for people to say, and the limit is where they said it.
@@ -14,104 +16,148 @@ difference is acceptable is for people to say, and the limit is where they said 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, cast, get_args
 
-from mlguard.checks import delayed_impact
+from mlguard.checks import data_bias, delayed_impact, fairness_words
 from mlguard.checks.declaration import Declaration, Item, from_finding, policy_of
 from mlguard.checks.evidence import JudgedModel, Subject
-from mlguard.checks.labels import as_numbers, attribute, labelled_rows, nearest
-from mlguard.config import Aggregate, AppSettings, FairnessMetric
-from mlguard.errors import DataError, UsageError
-from mlguard.results import CheckResult, Finding, Measurement, Verdict
+from mlguard.checks.fairness_words import Told
+from mlguard.checks.grouping import GroupedRows, Grouping
+from mlguard.checks.labels import nearest
+from mlguard.config import (
+    Aggregate,
+    AppSettings,
+    FairnessGate,
+    FairnessMetric,
+    has_aggregate,
+)
+from mlguard.errors import UsageError
+from mlguard.results import CheckResult, Enforcement, Finding, Measurement, Verdict
+from mlguard.stats.cells import Cells, equal_rows
+from mlguard.stats.composites import calibration_figure, f_score_figure, judge_composite_gap
 from mlguard.stats.decision import Decide
-from mlguard.stats.groups import GapJudgement, judge_gap, judge_mean_gap
+from mlguard.stats.groups import GapJudgement, Overall, judge_gap, judge_mean_gap
 from mlguard.stats.multiplicity import bonferroni
-from mlguard.stats.rates import DENOMINATORS, RATE_METRICS, Confusion, group_codes
-from mlguard.wording import count, estimate, listed, number, printable
+from mlguard.stats.rates import RATE_METRICS, RateMetric
+from mlguard.wording import count
 
 if TYPE_CHECKING:
     import numpy as np
 
-#: More groups than this are no groups but a measurement.
-MOST_GROUPS = 50
-#: Metrics that know only two classes.
-_WHOLE = ("accuracy", "mean_absolute_error")
-#: What a higher value of a metric means to the people it is about.
-_MEANING = {
-    "selection_rate": "{group} is answered {positive} more often",
-    "true_positive_rate": "where the truth is {positive}, {group} is answered so more often",
-    "false_positive_rate": "where the truth is not {positive}, {group} is answered {positive} "
-    "more often",
-    "false_negative_rate": "where the truth is {positive}, {group} is refused that answer "
-    "more often",
-    "true_negative_rate": "where the truth is not {positive}, {group} is rightly told so "
-    "more often",
-    "precision": "the answer {positive} is right more often for {group}",
-    "accuracy": "{group} is answered correctly more often",
-    "mean_absolute_error": "the error is larger for {group}",
+    from mlguard.stats.interval import FloatArray
+
+Method = Literal["between_groups", "to_overall"]
+METRICS: tuple[FairnessMetric, ...] = get_args(FairnessMetric)
+#: Metrics that are judged by others: parities by the rates that they are about.
+_PARTS: dict[str, tuple[str, ...]] = {
+    "demographic_parity": ("selection_rate",),
+    "equal_opportunity": ("true_positive_rate",),
+    "equalized_odds": ("true_positive_rate", "false_positive_rate"),
 }
+#: Metrics that know no positive class.
+_WHOLE = ("accuracy", "mean_absolute_error", "mean_residual")
+_MEANS = ("mean_absolute_error", "mean_residual", "mean_prediction")
 
 
 class Fairness:
     """Whether error rates and selection rates are alike between groups of people."""
 
+    def __init__(self) -> None:
+        self._rows: GroupedRows | None = None
+
     def declare(self, settings: AppSettings, project_root: Path) -> Declaration:  # noqa: ARG002
-        """Declare one item per metric and attribute, and the delayed impact where it is known."""
+        """Declare one item per metric and attribute, and what else is said about groups."""
         gate = settings.gate.fairness
-        columns = gate.by or settings.data.sensitive
+        attributes = _attributes(settings)
         if not gate.enabled:
             return Declaration(not_applicable=("fairness: switched off in app.toml",))
-        if not columns:
+        if not attributes:
             return Declaration(not_applicable=("fairness: [data] sensitive names no attribute",))
         if not gate.metrics:
             return Declaration(not_applicable=("fairness: [gate.fairness] metrics is empty",))
-        items, absent = [], []
-        for metric in _metrics(settings):
-            check = f"{metric}_{gate.aggregate}"
-            policy = policy_of(gate, check)
-            for column in columns:
-                item = Item(
-                    id=f"fairness.{check}",
-                    subject=column,
-                    policy=policy,
-                    parameters={"metric": metric, "by": column},
-                )
-                if policy.enabled:
-                    items.append(item)
-                else:
-                    absent.append(f"{item.name}: switched off in app.toml")
+        _check_required(gate, attributes)
+        items = [
+            Item(
+                id=f"fairness.{metric}_{gate.aggregate}",
+                subject=",".join(by),
+                policy=policy_of(gate, f"{metric}_{gate.aggregate}"),
+                parameters={"metric": metric, "by": by},
+            )
+            for metric in _metrics(settings)
+            for by in attributes
+        ]
+        items += data_bias.declared(settings)
         later, without = delayed_impact.declared(settings)
-        return Declaration(items=(*items, *later), not_applicable=(*absent, *without))
+        absent = [
+            f"{item.name}: switched off in app.toml" for item in items if not item.policy.enabled
+        ]
+        return Declaration(
+            items=(*(item for item in items if item.policy.enabled), *later),
+            not_applicable=(*absent, *without),
+        )
 
     def run(self, item: Item, subject: Subject) -> CheckResult:
         """Judge one metric between the groups of one attribute."""
         if item.id == delayed_impact.ID:
             return delayed_impact.run(item, subject)
+        if item.id in data_bias.IDS:
+            return data_bias.run(item, subject)
         gate = subject.settings.gate.fairness
         by = item.parameters["by"]
-        optional = {
-            text.partition("=")[2]
-            for text in gate.optional_groups
-            if text.partition("=")[0].strip() == by
-        }
         rule = GapRule(
             metric=item.parameters["metric"],
             aggregate=gate.aggregate,
-            limit=gate.at_most if gate.aggregate == "difference" else gate.at_least,
+            method=gate.method,
+            limit=gate.at_most if gate.aggregate in ("difference", "group_max") else gate.at_least,
             min_group_size=gate.min_group_size,
             confidence_level=item.policy.confidence_level,
             family_error=item.policy.family_error,
             decide=item.policy.decide,
-            optional=frozenset(one.strip() for one in optional),
+            optional=group_names(gate.optional_groups, by),
+            required=group_names(gate.required_groups, by),
+            control=tuple(gate.control),
+            weight=gate.weight,
         )
-        found = find_gap(subject.candidate, subject.labelled, by=by, rule=rule)
-        if found.reason == "limit_exceeded":
-            then = f"{found.next_step}, then: mlguard check {subject.settings.name}"
-            found = replace(found, next_step=then)
-        return from_finding(item, found)
+        found = find_gap(
+            subject.candidate, subject.labelled, by=by, rule=rule, rows=self._counted(subject)
+        )
+        if found.verdict is not Verdict.PASSED:
+            found = replace(found, next_step=_next_step(found, subject.settings.name))
+        result = from_finding(item, found)
+        if not rule.must_decide(by):
+            result = replace(result, on_inconclusive=Enforcement.WARN)
+        return result
+
+    def _counted(self, subject: Subject) -> GroupedRows:
+        """Return the subject's rows, counted once for all items of one run."""
+        rows = self._rows
+        if (
+            rows is None
+            or rows.given is not subject.labelled
+            or rows.model is not subject.candidate
+        ):
+            rows = self._rows = GroupedRows(subject.labelled, subject.candidate)
+        return rows
+
+
+def _attributes(settings: AppSettings) -> list[tuple[str, ...]]:
+    """Return what to group by: one column, or the columns of an intersection."""
+    declared = settings.gate.fairness.by or settings.data.sensitive
+    named = [(one,) if isinstance(one, str) else tuple(one) for one in declared]
+    return list(dict.fromkeys(named))
+
+
+def _check_required(gate: FairnessGate, attributes: Sequence[tuple[str, ...]]) -> None:
+    """Refuse a required group that nothing would ever judge."""
+    for group in gate.required_groups:
+        if not any(group_names([group], by) for by in attributes):
+            raise UsageError(
+                f"required_groups names {group!r}, and no entry of `by` has these columns",
+                hint='write it as "sex=F,race=B" for the entry ["sex", "race"] of `by`',
+            )
 
 
 def _metrics(settings: AppSettings) -> list[FairnessMetric]:
@@ -122,6 +168,39 @@ def _metrics(settings: AppSettings) -> list[FairnessMetric]:
     return list(dict.fromkeys(gate.metrics))
 
 
+def _next_step(found: Finding, app: str) -> str:
+    if found.verdict is Verdict.FAILED and found.reason == "limit_exceeded":
+        return (
+            "compare the groups' rows and labels, train a candidate that treats them more alike, "
+            f"then: mlguard check {app}"
+        )
+    return found.next_step
+
+
+def group_names(texts: Iterable[str], by: Sequence[str]) -> frozenset[str]:
+    """Return those of some groups, written ``"sex=F,race=B"``, that ``by`` tells apart.
+
+    Examples
+    --------
+    >>> sorted(group_names(["sex=F", "city=Ulm"], ["sex"]))
+    ['F']
+    >>> sorted(group_names(["race=B, sex=F", "sex=F"], ["sex", "race"]))
+    ['sex=F,race=B']
+    """
+    found = set()
+    for text in texts:
+        parts = text.split(",") if len(by) > 1 else [text]
+        pairs = [part.partition("=") for part in parts]
+        values = {column.strip(): value.strip() for column, _, value in pairs}
+        if set(values) == set(by):
+            found.add(
+                values[by[0]]
+                if len(by) == 1
+                else ",".join(f"{column}={values[column]}" for column in by)
+            )
+    return frozenset(found)
+
+
 @dataclass(frozen=True, kw_only=True)
 class GapRule:
     """How a gap between groups is judged.
@@ -130,52 +209,74 @@ class GapRule:
     ----------
     metric : str
         By fairlearn's name.
-    aggregate : {"difference", "ratio"}
-        How two groups are compared.
+    aggregate : {"difference", "ratio", "group_min", "group_max"}
+        How groups are compared.
+    method : {"between_groups", "to_overall"}
+        Whom a group is compared with.
     limit : float
-        Largest difference, or smallest ratio.
+        Largest difference or figure, or smallest ratio or figure.
     min_group_size : int
         Rows that a group's denominator needs.
     confidence_level, family_error : float
-        Of each interval, and over all pairs.
+        Of each interval, and over all comparisons.
     decide : {"evidence", "proof", "estimate"}
         How the interval is held against the limit.
-    optional : frozenset of str
+    optional : collection of str
         Groups that may be too small.
+    required : collection of str
+        Groups of an intersection, or within a control group, that must be decided.
+    control : tuple of str
+        Columns within whose values groups are compared.
+    weight : str
+        Column with how much each row counts; empty: all alike.
     """
 
     metric: FairnessMetric
     aggregate: Aggregate = "difference"
+    method: Method = "between_groups"
     limit: float
     min_group_size: int = 30
     confidence_level: float = 0.95
     family_error: float = 0.05
     decide: Decide = "evidence"
     optional: Collection[str] = frozenset()
+    required: Collection[str] = frozenset()
+    control: tuple[str, ...] = ()
+    weight: str = ""
 
     @property
     def id(self) -> str:
         """Name of the check: ``fairness.<metric>_<aggregate>``."""
         return f"fairness.{self.metric}_{self.aggregate}"
 
-    def judge(self, per_group: Mapping[str, Any], *, family_error: float) -> GapJudgement:
-        """Hold the groups' rates, or their losses, against the limit."""
-        judge: Any = judge_mean_gap if self.metric == "mean_absolute_error" else judge_gap
-        judged: GapJudgement = judge(
-            per_group,
-            limit=self.limit,
-            aggregate=self.aggregate,
-            min_group_size=self.min_group_size,
-            confidence_level=self.confidence_level,
-            family_error=family_error,
-            decide=self.decide,
-            optional=self.optional,
-        )
-        return judged
+    @property
+    def to_overall(self) -> bool:
+        """Whether groups are compared with everybody."""
+        return self.method == "to_overall" and self.aggregate in ("difference", "ratio")
+
+    @property
+    def at_most(self) -> bool:
+        """Whether a larger figure is worse."""
+        return self.aggregate in ("difference", "group_max")
+
+    def lists_undecided(self, by: Sequence[str]) -> bool:
+        """Whether groups that cannot be decided are listed, and leave the check decided."""
+        return len(by) > 1 or bool(self.control)
+
+    def must_decide(self, by: Sequence[str]) -> bool:
+        """Whether an undecided check may block: not where an intersection requires nobody."""
+        return len(by) == 1 or bool(self.required)
 
 
-def find_gap(model: JudgedModel, frame: Any, *, by: str, rule: GapRule) -> Finding:
-    """Judge one metric of a model between the groups of one attribute.
+def find_gap(
+    model: JudgedModel,
+    frame: Any,
+    *,
+    by: str | Sequence[str],
+    rule: GapRule,
+    rows: GroupedRows | None = None,
+) -> Finding:
+    """Judge one metric of a model between the groups of one attribute or intersection.
 
     Parameters
     ----------
@@ -183,10 +284,12 @@ def find_gap(model: JudgedModel, frame: Any, *, by: str, rule: GapRule) -> Findi
         The model.
     frame : pandas.DataFrame of shape (n_rows, n_columns)
         Rows with target and attribute; those without a label are left out.
-    by : str
-        Column that holds the attribute.
+    by : str or sequence of str
+        Column that holds the attribute, or the columns of an intersection.
     rule : GapRule
         Metric and limit.
+    rows : GroupedRows, optional
+        The same rows, where something about them is counted already.
 
     Returns
     -------
@@ -195,220 +298,261 @@ def find_gap(model: JudgedModel, frame: Any, *, by: str, rule: GapRule) -> Findi
     Raises
     ------
     DataError
-        If a column is absent, or no row has a label.
+        If a column is absent, no row has a label, or a weight is no weight.
     UsageError
-        If the metric is unknown, or the attribute has too many values to be groups.
+        If the metric is unknown or has no such aggregate, or the attribute has too many values
+        to be groups.
     """
+    by = (by,) if isinstance(by, str) else tuple(by)
+    if rule.metric not in METRICS:
+        raise UsageError(
+            f"unknown metric {rule.metric!r}" + nearest(rule.metric, METRICS),
+            hint=f"known: {', '.join(METRICS)}",
+        )
+    if not has_aggregate(rule.metric, rule.aggregate):
+        raise UsageError(
+            f"{rule.metric} has no {rule.aggregate}",
+            hint="compare groups by their difference",
+        )
+    rows = GroupedRows(frame, model) if rows is None else rows
+    grouping = rows.grouping(by)
+    unusable = _unusable(rule, rows, by, grouping)
+    if unusable is not None:
+        return unusable
+    judge = _Judge(rule, rows, by, _with_required(grouping, rule.required))
+    found = list(judge.findings())
+    # What nobody must decide stays silent where something else could be decided.
+    decided = [one for one in found if one.verdict is not Verdict.INCONCLUSIVE]
+    lists = rule.lists_undecided(by) and not rule.required
+    worst = max(decided if decided and lists else found, key=lambda one: _badness(one, rule))
+    notes = [note for one in found for note in one.details["notes"]]
+    measured = worst.measurements
+    if rule.control:
+        # A table of all control groups says more than that of the worst one.
+        measured = tuple(one for other in found for one in other.measurements)
+    return replace(worst, measurements=measured, details={**worst.details, "notes": notes})
+
+
+def _badness(found: Finding, rule: GapRule) -> tuple[int, float]:
+    value = found.value or 0.0
+    return found.verdict.severity, value if rule.at_most else -value
+
+
+def _with_required(grouping: Grouping, required: Collection[str]) -> Grouping:
+    """Add the required groups that nobody is in: they are undecided, not forgotten."""
+    absent = sorted(set(required) - set(grouping.names))
+    return replace(grouping, names=[*grouping.names, *absent])
+
+
+@dataclass(frozen=True)
+class _Judge:
+    """One rule over all control groups, classes and parts of a metric."""
+
+    rule: GapRule
+    rows: GroupedRows
+    by: tuple[str, ...]
+    grouping: Grouping
+
+    def findings(self) -> Iterator[Finding]:
+        """Judge every control group and class, the family's error shared between them."""
+        strata = list(self._strata())
+        positives = [None] if self._whole else self.rows.classes
+        parts = _PARTS.get(self.rule.metric, (self.rule.metric,))
+        error = bonferroni(self.rule.family_error, len(strata) * len(positives) * len(parts))
+        for within, places in strata:
+            for positive in positives:
+                named = "" if positive is None else fairness_words.class_name(positive)
+                told = Told(
+                    metric=self.rule.metric,
+                    measured=f" of {named}" if len(positives) > 1 else "",
+                    counted="",
+                    by=self.by,
+                    limit=self.rule.limit,
+                    within=within,
+                    positive=named,
+                    to_overall=self.rule.to_overall,
+                )
+                found = []
+                for part in parts:
+                    judged = self._judged(part, places, positive, error)
+                    said = replace(told, measured=f"{part}{told.measured}", counted=part)
+                    found.append(
+                        fairness_words.gap_finding(
+                            self.rule.id,
+                            said,
+                            judged,
+                            min_group_size=self.rule.min_group_size,
+                            listed_only=self.rule.lists_undecided(self.by),
+                        )
+                    )
+                yield self._together(found)
+
+    @property
+    def _whole(self) -> bool:
+        regression = self.rows.model is not None and self.rows.model.classes is None
+        numbers = self.rows.answers.labels.dtype.kind == "f" or self.rows.answers.scores is None
+        return self.rule.metric in _WHOLE or (
+            self.rule.metric == "mean_prediction" and regression and numbers
+        )
+
+    def _strata(self) -> Iterator[tuple[str, np.ndarray | None]]:
+        """Return the control groups with the places of their rows; None: all rows."""
+        import numpy as np
+
+        if not self.rule.control:
+            yield "", None
+            return
+        control = self.rows.grouping(self.rule.control)
+        for code, name in enumerate(control.names):
+            named = fairness_words.named(self.rule.control, name)
+            yield named, np.flatnonzero(control.codes == code)
+
+    def _together(self, found: list[Finding]) -> Finding:
+        """Make the parts of a metric one finding: the worst speaks, the worst figure counts."""
+        if len(found) == 1:
+            return found[0]
+        worst = max(found, key=lambda one: _badness(one, self.rule))
+        of = max if self.rule.at_most else min
+        known = [one for one in found if one.value is not None and one.interval is not None]
+        if len(known) < len(found):
+            return replace(worst, value=None, interval=None) if not known else worst
+        return replace(
+            worst,
+            value=of(cast("float", one.value) for one in known),
+            interval=(
+                of(cast("tuple[float, float]", one.interval)[0] for one in known),
+                of(cast("tuple[float, float]", one.interval)[1] for one in known),
+            ),
+            measurements=tuple(one for other in found for one in other.measurements),
+            details={
+                **worst.details,
+                "notes": list(dict.fromkeys(n for one in found for n in one.details["notes"])),
+            },
+        )
+
+    def _judged(
+        self, part: str, places: np.ndarray | None, positive: Any, error: float
+    ) -> GapJudgement:
+        """Count the rows of one control group, and judge what they say."""
+        import numpy as np
+
+        names = self.grouping.names
+        codes = _taken(self.grouping.codes, places)
+        given = self.rows.weights(self.rule.weight)
+        weights = None if given is None else _taken(given, places)
+        lenient = self.rule.lists_undecided(self.by)
+        policy: dict[str, Any] = {
+            "limit": self.rule.limit,
+            "aggregate": self.rule.aggregate,
+            "min_group_size": self.rule.min_group_size,
+            "confidence_level": self.rule.confidence_level,
+            "family_error": error,
+            "decide": self.rule.decide,
+            "optional": set(names) - set(self.rule.required) if lenient else self.rule.optional,
+            "lenient": lenient,
+        }
+        if part in RATE_METRICS or part == "f1_score":
+            if part == "accuracy":
+                true, predicted = np.ones(len(codes), bool), _taken(self.rows.right, places)
+            else:
+                true, predicted = (_taken(one, places) for one in self.rows.is_positive(positive))
+            cells = Cells.confusion(true, predicted, codes, names, weights=weights)
+            if part == "f1_score":
+                figure = f_score_figure(cells)
+                return judge_composite_gap(figure, to_overall=self.rule.to_overall, **policy)
+            metric = cast("RateMetric", part)
+            overall = cells.overall(metric) if self.rule.to_overall else None
+            return judge_gap(cells.rates(metric), overall=overall, **policy)
+        if part == "calibration_error":
+            true, _ = (_taken(one, places) for one in self.rows.is_positive(positive))
+            scores = _taken(self.rows.scores(positive), places)
+            figure = calibration_figure(true, scores, codes, names, weights=weights)
+            return judge_composite_gap(figure, to_overall=self.rule.to_overall, **policy)
+        values = _taken(self._values(part, positive), places)
+        return judge_mean_gap(
+            _split(values, codes, names, weights),
+            signed=bool((values < 0).any()),
+            overall=_others(values, codes, names, weights) if self.rule.to_overall else None,
+            **policy,
+        )
+
+    def _values(self, part: str, positive: Any) -> FloatArray:
+        import numpy as np
+
+        if part == "mean_absolute_error":
+            return np.abs(self.rows.residual)
+        if part == "mean_residual":
+            return self.rows.residual
+        return self.rows.predicted if positive is None else self.rows.scores(positive)
+
+
+def _taken(values: Any, places: np.ndarray | None) -> Any:
+    return values if places is None else values[places]
+
+
+def _split(
+    values: FloatArray, codes: np.ndarray, names: list[str], weights: FloatArray | None
+) -> dict[str, FloatArray]:
+    """Return the values of each group; of weighted rows, as many as say as much."""
     import numpy as np
 
-    if rule.metric not in (*RATE_METRICS, "mean_absolute_error"):
-        known = (*RATE_METRICS, "mean_absolute_error")
-        raise UsageError(
-            f"unknown metric {rule.metric!r}" + nearest(rule.metric, known),
-            hint=f"known: {', '.join(known)}",
-        )
-    if by not in frame.columns:
-        raise DataError(
-            f"there is no attribute {by!r} in the data" + nearest(by, frame.columns),
-            hint="correct `by`; it names a column of the test rows",
-        )
-    rows = labelled_rows(frame, model.target)
-    answers = model.predict(rows)
-    truth, groups = rows[model.target].to_numpy(), attribute(rows, by)
-    names, codes = group_codes(groups)
-    if len(names) > MOST_GROUPS:
-        raise UsageError(
-            f"{by!r} has {count(len(names))} different values, too many to be groups",
-            hint=f"put {by!r} into classes first, e.g. ages into decades",
-        )
-    unusable = ~np.asarray(answers.valid, bool)
-    if unusable.any():
-        shares = {
-            name: (float(unusable[codes == place].mean()), int((codes == place).sum()))
-            for place, name in enumerate(names)
-        }
-        return _unusable(rule, model, by, int(unusable.sum()), shares)
-    if rule.metric == "mean_absolute_error":
-        errors = np.abs(
-            as_numbers(truth, whose=model.target) - as_numbers(answers.labels, whose=model.name)
-        )
-        losses = {name: errors[codes == place] for place, name in enumerate(names)}
-        judged = rule.judge(losses, family_error=rule.family_error)
-        return _finding(rule, by, judged, positive="", classes=0)
-    positives = _positives(rule, model, truth)
-    error = bonferroni(rule.family_error, len(positives))
-    found = []
-    for positive in positives:
-        table = Confusion.count(
-            truth.astype(object), answers.labels.astype(object), groups, positive=positive
-        )
-        judged = rule.judge(table.rates(rule.metric), family_error=error)
-        named = "" if positive is None else str(printable(positive, 40))
-        found.append(_finding(rule, by, judged, positive=named, classes=len(positives)))
-    return max(found, key=lambda one: (one.verdict.severity, one.value or 0.0))
+    order = np.argsort(codes, kind="stable")
+    cuts = np.cumsum(np.bincount(codes, minlength=len(names)))[:-1]
+    parts = np.split(values[order], cuts)
+    if weights is not None:
+        of_group = np.split(weights[order], cuts)
+        parts = [equal_rows(one, w) for one, w in zip(parts, of_group, strict=True)]
+    return dict(zip(names, parts, strict=True))
 
 
-def _positives(rule: GapRule, model: JudgedModel, truth: np.ndarray) -> list[Any]:
-    """Return the classes that count as positive, one after the other."""
-    if rule.metric in _WHOLE:
-        return [None]
-    classes = list(model.classes) if model.classes else sorted(set(truth.tolist()), key=str)
-    # Of two classes the second is the positive one, as scikit-learn has it.
-    return classes[1:] if len(classes) == 2 else classes  # noqa: PLR2004
+def _others(
+    values: FloatArray, codes: np.ndarray, names: list[str], weights: FloatArray | None
+) -> Overall[FloatArray]:
+    """Return, per group, the values of all others, and its share of everybody."""
+    import numpy as np
 
-
-def _finding(
-    rule: GapRule, by: str, judged: GapJudgement, *, positive: str, classes: int
-) -> Finding:
-    one_of_many = classes > 1
-    measured = f"{rule.metric} of {positive}" if one_of_many else rule.metric
-    measurements = tuple(
-        Measurement(
-            name=measured,
-            value=one.value,
-            n=one.n,
-            low=one.low,
-            high=one.high,
-            group=_named(by, one.name),
-        )
-        for one in judged.groups
+    mass = np.bincount(codes, weights=weights, minlength=len(names)).astype(float)
+    others = {}
+    for code, name in enumerate(names):
+        rest = codes != code
+        others[name] = values[rest] if weights is None else equal_rows(values[rest], weights[rest])
+    total = float(mass.sum()) or 1.0
+    return Overall(
+        others, {name: float(one) / total for name, one in zip(names, mass, strict=True)}
     )
-    notes = []
-    if judged.too_small:
-        notes.append(
-            f"undecided: {listed([_named(by, one) for one in judged.too_small])} "
-            f"with fewer than {rule.min_group_size} "
-            f"{_denominator(rule.metric)}; "
-            "gather more such rows, or name the group in optional_groups"
-        )
-    if judged.left_out:
-        notes.append(
-            "left out, because optional_groups names them: "
-            + listed([_named(by, one) for one in judged.left_out])
-        )
-    return Finding(
-        id=rule.id,
-        subject=by,
-        verdict=judged.verdict,
-        summary=_summary(rule, by, judged, measured, positive),
-        value=judged.value,
-        limit=rule.limit,
-        interval=None if judged.interval is None else (judged.interval.low, judged.interval.high),
-        n=sum(one.n for one in judged.groups),
-        n_min=judged.n_needed,
-        reason=judged.reason,
-        next_step=_next_step(rule, judged),
-        measurements=measurements,
-        details={
-            "notes": notes,
-            "pair": list(judged.pair or ()),
-            "smallest_limit": judged.smallest_limit,
-            "n_needed": judged.n_needed,
-            "n_to_tell": judged.n_to_tell,
-            **({"positive": positive} if positive else {}),
-        },
-    )
-
-
-def _next_step(rule: GapRule, judged: GapJudgement) -> str:
-    """Say what would help: more rows of the right kind, or a better candidate."""
-    what = _denominator(rule.metric)
-    if judged.verdict is Verdict.FAILED:
-        return "compare the groups' rows and labels, and train a candidate that treats them alike"
-    if judged.reason == "no_support" and judged.n_needed is not None:
-        return f"judge it on about {count(judged.n_needed)} {what} of each group"
-    if judged.reason in ("few", "undefined"):
-        return f"judge it on at least {rule.min_group_size} {what} of each group"
-    if judged.reason == "above_not_proven" and judged.n_to_tell is not None:
-        return f"about {count(judged.n_to_tell)} {what} of each group would tell"
-    return ""
-
-
-def _summary(rule: GapRule, by: str, judged: GapJudgement, measured: str, positive: str) -> str:
-    groups = {one.name: one for one in judged.groups}
-    what = _denominator(rule.metric)
-    if len(groups) == 1:
-        return f"{printable(by, 60)} has only one group in the test rows: nothing can be compared"
-    if judged.pair is None or judged.value is None:
-        small = [f"{_named(by, one.name)} has {count(one.n)}" for one in judged.groups]
-        return (
-            f"{measured} cannot be compared: of {what}, {listed(small)}; "
-            f"each group needs {rule.min_group_size}"
-        )
-    high, low = (groups[name] for name in judged.pair)
-    interval = None if judged.interval is None else tuple(judged.interval)
-    difference = rule.aggregate == "difference"
-    told = "; ".join(
-        f"{_named(by, one.name)} {estimate(one.value, (one.low, one.high), one.n)}"
-        for one in (high, low)
-    )
-    text = (
-        f"{measured} {'differs by' if difference else 'has a ratio of'} "
-        f"{estimate(judged.value, interval)} between the groups of {printable(by, 60)}: {told}; "
-        f"limit {'at most' if difference else 'at least'} {number(rule.limit)}"
-    )
-    more = _qualification(rule, by, judged, what)
-    if judged.verdict is Verdict.FAILED:
-        more = _MEANING[rule.metric].format(group=_named(by, high.name), positive=positive)
-        more = more if more.startswith(_named(by, high.name)) else more[:1].upper() + more[1:]
-    return f"{text}. {more}" if more else text
-
-
-def _qualification(rule: GapRule, by: str, judged: GapJudgement, what: str) -> str:
-    """Say what a verdict that is neither proven nor refuted leaves open."""
-    difference = rule.aggregate == "difference"
-    if judged.reason == "not_proven" and judged.interval is not None:
-        far = judged.interval.high if difference else judged.interval.low
-        return f"Not proven: it could be {'up' if difference else 'down'} to {number(far)}"
-    if judged.reason == "above_not_proven":
-        return "Beyond the limit, but not proven to be"
-    if judged.reason == "few":
-        sizes = {one.name: one.n for one in judged.groups}
-        small = [f"{_named(by, one)} ({count(sizes[one])})" for one in judged.too_small]
-        return f"Too few {what} to judge {listed(small)}"
-    if judged.reason != "no_support":
-        return ""
-    smallest = (
-        "no limit can be judged"
-        if judged.smallest_limit is None
-        else f"the {'smallest limit' if difference else 'tightest ratio'} this data can judge is "
-        f"{number(judged.smallest_limit)}"
-    )
-    needed = (
-        "" if judged.n_needed is None else f"; the limit needs about {count(judged.n_needed)} each"
-    )
-    sizes_told = listed([count(one) for one in judged.sizes])
-    return f"Undecided: with {sizes_told} {what} {smallest}{needed}"
-
-
-def _named(by: str, group: str) -> str:
-    return f"{printable(by, 60)}={printable(group, 60)}"
-
-
-def _denominator(metric: str) -> str:
-    """Return whom the denominator of a metric counts, for people."""
-    told: Mapping[Any, str] = DENOMINATORS
-    return told.get(metric, "rows")
 
 
 def _unusable(
-    rule: GapRule, model: JudgedModel, by: str, total: int, shares: dict[str, tuple[float, int]]
-) -> Finding:
+    rule: GapRule, rows: GroupedRows, by: tuple[str, ...], grouping: Grouping
+) -> Finding | None:
     """Fail a model that gave some rows no usable prediction."""
-    rows = sum(n for _, n in shares.values())
+    import numpy as np
+
+    unusable = ~np.asarray(rows.answers.valid, bool)
+    wrong, total = int(unusable.sum()), len(unusable)
+    if not wrong:
+        return None
+    assert rows.model is not None
+    sizes = np.bincount(grouping.codes, minlength=len(grouping.names))
+    hits = np.bincount(grouping.codes[unusable], minlength=len(grouping.names))
     return Finding(
         id=rule.id,
-        subject=by,
+        subject=",".join(by),
         verdict=Verdict.FAILED,
-        summary=f"{model.name} gave no usable prediction (NaN, infinite or missing) on "
-        f"{count(total)} of {count(rows)} rows, so its {rule.metric} says nothing",
-        value=total / rows,
+        summary=f"{rows.model.name} gave no usable prediction (NaN, infinite or missing) on "
+        f"{count(wrong)} of {count(total)} rows, so its {rule.metric} says nothing",
+        value=wrong / total,
         limit=0.0,
-        n=rows,
+        n=total,
         reason="not_finite",
         next_step="find the rows on which predict gives NaN, and let the model handle them",
         measurements=tuple(
-            Measurement(name="unusable share", group=_named(by, name), value=value, n=n)
-            for name, (value, n) in shares.items()
+            Measurement(
+                name="unusable share",
+                group=fairness_words.named(by, name),
+                value=float(hit / size),
+                n=int(size),
+            )
+            for name, hit, size in zip(grouping.names, hits, sizes, strict=True)
         ),
     )

@@ -135,7 +135,7 @@ def _groups(
     found: dict[str, dict[str, Any]] = {}
     settings = subject.settings
     columns = dict.fromkeys(
-        [*settings.data.sensitive, *settings.gate.fairness.by, *settings.monitor.fairness.by]
+        [*settings.data.sensitive, *settings.gate.fairness.columns, *settings.monitor.fairness.by]
     )
     for column in columns:
         if column not in subject.labelled.columns:

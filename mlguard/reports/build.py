@@ -79,7 +79,7 @@ def build_report(
     attributes = [
         *settings.data.sensitive,
         *settings.monitor.fairness.by,
-        *settings.gate.fairness.by,
+        *settings.gate.fairness.columns,
     ]
     traffic = read_traffic(
         log,

@@ -44,7 +44,7 @@ def group_charts(
         Worst verdict first; empty where no row says its group.
     """
     attributes = dict.fromkeys(
-        [*settings.data.sensitive, *settings.monitor.fairness.by, *settings.gate.fairness.by]
+        [*settings.data.sensitive, *settings.monitor.fairness.by, *settings.gate.fairness.columns]
     )
     positive = (reference or {}).get("positive")
     found = []
@@ -119,10 +119,21 @@ def _chart(
             true, predicted, groups[used].astype(str), positive=class_name(positive)
         )
         gap = judge_gap(table.rates(cast("RateMetric", metric)), **shared)
-    return _drawn(gap, attribute, metric, limit)
+    return group_chart(gap, attribute, metric, limit)
 
 
-def _drawn(gap: GapJudgement, attribute: str, metric: str, limit: float) -> GroupChart:
+def group_chart(gap: GapJudgement, attribute: str, metric: str, limit: float | None) -> GroupChart:
+    """Return the forest plot of a gap; without a limit there is no band.
+
+    Parameters
+    ----------
+    gap : GapJudgement
+        The groups' estimates.
+    attribute, metric : str
+        What tells the groups apart, and what was measured.
+    limit : float or None
+        What groups may differ by.
+    """
     figures = tuple(
         GroupFigure(group=one.name, value=None)
         if one.n < SMALL_GROUP
@@ -132,19 +143,20 @@ def _drawn(gap: GapJudgement, attribute: str, metric: str, limit: float) -> Grou
     shown = [one.value for one in figures if one.value is not None]
     words = re.sub(r"^(true|false)_", r"\1-", metric).replace("_", " ")
     said = estimate(gap.value, gap.interval)
-    alt = f"{words[0].upper()}{words[1:]} by {attribute}, {gap.verdict.word}: " + "; ".join(
+    judged = "" if limit is None else f", {gap.verdict.word}"
+    alt = f"{words[0].upper()}{words[1:]} by {attribute}{judged}: " + "; ".join(
         f"{one.group} {estimate(one.value, (one.low, one.high), one.n)}"
         for one in figures
         if one.value is not None
     )
     return GroupChart(
         title=_title(gap, words, attribute),
-        alt=f"{alt}. Difference {said}, limit {number(limit)}.",
+        alt=f"{alt}. Difference {said}" + (f", limit {number(limit)}." if limit else "."),
         metric=metric,
         attribute=attribute,
         groups=figures,
-        band=(min(shown), min(shown) + limit) if shown else None,
-        band_label=f"the {number(limit)} that groups may differ by",
+        band=(min(shown), min(shown) + limit) if shown and limit else None,
+        band_label=f"the {number(limit)} that groups may differ by" if limit else "",
         verdict=gap.verdict,
         summary=_summary(gap, limit),
     )
@@ -158,8 +170,11 @@ def _title(gap: GapJudgement, words: str, attribute: str) -> str:
     return f"{name} is {number(gap.value)} higher for {higher} than for {lower}"
 
 
-def _summary(gap: GapJudgement, limit: float) -> str:
-    said = f"difference {estimate(gap.value, gap.interval)}, limit {number(limit)}"
+def _summary(gap: GapJudgement, limit: float | None) -> str:
+    said = f"difference {estimate(gap.value, gap.interval)}"
+    if limit is None:
+        return said
+    said += f", limit {number(limit)}"
     if gap.verdict is Verdict.INCONCLUSIVE and gap.n_needed:
         said += f"; about {number(float(gap.n_needed))} rows of each group would tell"
     return said

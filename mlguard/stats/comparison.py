@@ -27,7 +27,7 @@ from mlguard.errors import UsageError
 from mlguard.stats.decision import Bound, Support
 from mlguard.stats.interval import FloatArray, critical_value
 from mlguard.stats.means import mean_interval
-from mlguard.stats.multiplicity import sidak
+from mlguard.stats.multiplicity import bonferroni, sidak
 from mlguard.stats.proportions import mover_difference, mover_ratio_limits, wilson_limits
 from mlguard.stats.rates import Rate, pooled
 from mlguard.stats.support import (
@@ -379,6 +379,64 @@ def _single_rates(
         level=level,
         aggregate=aggregate,
         power=_once(lambda: np.array([rate_support(one.n, limit=ceiling, z=z) for one in figures])),
+        lacking=lacking,
+        to_tell=to_tell,
+    )
+
+
+def compare_shares(
+    shares: Mapping[str, Rate],
+    stated: Mapping[str, float],
+    *,
+    limit: float,
+    confidence_level: float,
+    family_error: float,
+) -> Comparison:
+    """Compare the shares that groups have of the rows with stated ones.
+
+    The estimates are the distances of the two.  Shares of one whole depend on each other, so
+    they are bounded by Bonferroni.
+
+    Parameters
+    ----------
+    shares : mapping of str to Rate
+        Rows of each group, of all rows; at least one row in all.
+    stated : mapping of str to float
+        What each share should be, in [0, 1].
+    limit : float
+        Largest distance.
+    confidence_level, family_error : float
+        Of each interval, and over all groups.
+    """
+    names = list(stated)
+    level = max(confidence_level, 1 - bonferroni(family_error, max(1, len(names))))
+    z = critical_value(level)
+    n = np.array([shares[name].n for name in names], float)
+    value = np.array([shares[name].value for name in names], float)
+    goal = np.array([stated[name] for name in names], float)
+    low, high = (np.asarray(one) for one in wilson_limits(value * n, n, z))
+    inside = (low <= goal) & (goal <= high)
+    below, above = goal - high, low - goal
+    distance = np.abs(value - goal)
+    rows = [(int(one),) for one in n]
+    power, lacking, to_tell = normal_support(
+        [[float(error)] for error in np.sqrt(np.maximum(goal * (1 - goal), 1 / n) / n)],
+        rows,
+        value=distance,
+        limit=limit,
+        sign=1.0,
+        z=z,
+    )
+    return Comparison(
+        groups=_estimates(names, value, n, low, high),
+        who=tuple((name,) for name in names),
+        rows=tuple(rows),
+        value=distance,
+        low=np.where(inside, 0.0, np.maximum(below, above)),
+        high=np.maximum(high - goal, goal - low),
+        level=level,
+        aggregate="difference",
+        power=power,
         lacking=lacking,
         to_tell=to_tell,
     )
