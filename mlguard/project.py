@@ -18,7 +18,7 @@ import time
 from collections.abc import Callable, Iterator
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from mlguard.config import (
     AppSettings,
@@ -31,7 +31,9 @@ from mlguard.config import (
 from mlguard.errors import ConfigError, NotFoundError, RefusedError, UsageError
 
 if TYPE_CHECKING:
+    from mlguard.deploy.fairness import Examined
     from mlguard.deploy.history import History
+    from mlguard.deploy.mitigation import Method
     from mlguard.deploy.monitoring import Monitored
     from mlguard.deploy.outcome import Outcome
     from mlguard.deploy.replay import Replayed
@@ -39,6 +41,7 @@ if TYPE_CHECKING:
     from mlguard.deploy.status import AppStatus
     from mlguard.registry import Registry, Version
     from mlguard.results import GateDecision
+    from mlguard.stats.thresholds import Policy
 
 Progress = Callable[[str], None]
 
@@ -168,6 +171,64 @@ class Project:
             next_step=f"mlguard deploy {name}" if decision.allowed else "".join(advice[:1]),
             **state_fields(self.registry, self.registry.app(name)),
         )
+
+    def fairness(
+        self,
+        name: str,
+        *,
+        model: Any = None,
+        by: str | None = None,
+        thresholds: bool = False,
+        write: str | None = None,
+        mitigate: str | None = None,
+        plots: Path | None = None,
+        progress: Progress = _silent,
+    ) -> Examined:
+        """Measure a candidate per group of people; nothing is judged and no traffic moves.
+
+        Parameters
+        ----------
+        name : str
+            The app.
+        model : path-like or scikit-learn estimator, optional
+            The candidate; default ``[model] path`` of the app.
+        by : str, optional
+            One attribute; default all that app.toml names.
+        thresholds : bool
+            Compare policies of thresholds.
+        write : str, optional
+            Policy to write into app.toml: ``max_utility``, ``max_utility_per_group``,
+            ``demographic_parity`` or ``equal_opportunity``.
+        mitigate : str, optional
+            Make a candidate beside the original: ``thresholds`` or ``reweighing``.
+        plots : Path, optional
+            Folder for pictures.
+        progress : callable, optional
+            Told in one line what is going on.
+
+        Raises
+        ------
+        MlguardError
+            For everything that cannot be measured or written; see :mod:`mlguard.errors`.
+        """
+        from mlguard.deploy.fairness import Wish, examine
+
+        settings = self.app(name)
+        wish = Wish(
+            by=by,
+            thresholds=thresholds,
+            write=cast("Policy | None", write),
+            mitigate=cast("Method | None", mitigate),
+            plots=plots,
+        )
+        if mitigate and not (model is None or isinstance(model, str | Path)):
+            raise UsageError(
+                "a mitigated candidate stands beside the original, and an estimator has no file",
+                hint="save it first, and name the file",
+            )
+        self.train_missing(name, progress=progress)
+        with self._model_file(settings, model) as file:
+            return examine(self.settings, settings, file, wish, progress=progress)
 
     def deploy(
         self,

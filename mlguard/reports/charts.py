@@ -363,9 +363,18 @@ def _groups(chart: GroupChart, style: Style) -> Figure:
     longest = max((len(printable(one.group, 28)) for _, one in known), default=1)
     label = min(style.width * 0.36, 16 + longest * style.font * 0.58)
     height = 44 + 26 * max(1, len(known))
-    figure, axes = _figure(style, height, chart.title, left=label, right=84, bottom=30)
+    # A page says beside the drawing what the band is.
+    named = style.medium == "mail" and chart.band is not None and bool(chart.band_label)
+    figure, axes = _figure(
+        style, height, chart.title, left=label, right=84, bottom=30, key=_KEY_ROOM if named else 0
+    )
     if chart.band is not None:
         axes.axvspan(*chart.band, color=OKABE_ITO[0], alpha=0.10, linewidth=0)
+    if named:
+        axes.annotate(
+            f"band: {chart.band_label}", (0, 1), xycoords="axes fraction", xytext=(0, 5),
+            textcoords="offset points", va="bottom", color=SOFT,
+        )  # fmt: skip
     for row, (value, one) in enumerate(known):
         low = value if one.low is None else one.low
         high = value if one.high is None else one.high

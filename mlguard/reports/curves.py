@@ -1,7 +1,7 @@
 """Curves of a few groups in one or more panels: ROC, outcome curve, rates by threshold.
 
 Groups differ by colour and by line style, what was chosen by the shape of its mark; both are
-named once, above the panels.  A mark's face is paper, so that it is seen on any line.
+named once, above the panels.  A mark is an outline, so that one does not hide another.
 """
 
 # ruff: noqa: PLR2004 - a drawing is made of small numbers; naming each would hide the drawing
@@ -61,7 +61,7 @@ def paint(chart: CurveChart, style: Style) -> Figure:
     key = sum(_key_rows(one, style) for one in words) * style.font * 1.55 + 6
     top = 10 + (len(lines) * style.font * 1.45 + 8 if lines else 0) + key
     # A square is as high as it is wide; its width leaves room for nothing else.
-    width = min(style.width, 380.0) if square else style.width / columns
+    width = min(style.width, 520.0) if square else style.width / columns
     height = width - LEFT - RIGHT if square else (SINGLE if len(chart.panels) == 1 else SMALL)
     total = top + rows * (height + BOTTOM + ABOVE)
     figure = Figure(figsize=(style.width / DPI, total / DPI), dpi=DPI)
@@ -95,8 +95,8 @@ def _panel(
         axes.plot([0, 1], [0, 1], color=SOFT, linewidth=0.8, linestyle=(0, (1, 3)), zorder=1)
         axes.set_xlim(-0.02, 1.02)
         axes.set_ylim(-0.02, 1.02)
-        axes.set_xticks([0, 0.5, 1])
-        axes.set_yticks([0, 0.5, 1])
+        axes.set_xticks([0, 0.2, 0.4, 0.6, 0.8, 1])
+        axes.set_yticks([0, 0.2, 0.4, 0.6, 0.8, 1])
     elif chart.guide == "zero" and _crosses_zero(panel):
         axes.axhline(0, color=INK, linewidth=0.9, zorder=1)
     for one in panel.curves:
@@ -106,14 +106,14 @@ def _panel(
         if mark.curve in names:
             axes.plot(
                 [mark.x], [mark.y], marker=SHAPES[labels.index(mark.label) % len(SHAPES)],
-                color=_color(names.index(mark.curve)), markerfacecolor=PAPER, markersize=7.5,
+                color=_color(names.index(mark.curve)), markerfacecolor="none", markersize=7.5,
                 markeredgewidth=1.6, linestyle="none", zorder=4,
             )  # fmt: skip
     axes.grid()
     axes.set_axisbelow(True)
     if chart.guide != "diagonal":
-        axes.xaxis.set_major_locator(_round_ticks(5))
-        axes.yaxis.set_major_locator(_round_ticks(4))
+        axes.xaxis.set_major_locator(_round_ticks(6))
+        axes.yaxis.set_major_locator(_round_ticks(6))
         axes.xaxis.set_major_formatter(lambda value, _: _tick(value, axes.get_xlim()))
         axes.yaxis.set_major_formatter(lambda value, _: _tick(value, axes.get_ylim()))
 
@@ -121,7 +121,7 @@ def _panel(
 def _crosses_zero(panel: Panel) -> bool:
     """Whether 0 lies within a panel's values; a line far from them would squeeze them."""
     values = [value for one in panel.curves for value in one.y]
-    return bool(values) and min(values) <= 0 <= max(values)
+    return bool(values) and min(values) < 0 < max(values)
 
 
 def _curve(axes: Axes, one: Curve, place: int) -> None:
