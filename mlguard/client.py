@@ -43,11 +43,21 @@ class Client:
         Needed for changes.
     timeout : float, default 10
         Longest wait for an answer, in seconds.
+    key : str, optional
+        Shown with predictions and labels, where the app has keys.
     """
 
-    def __init__(self, url: str, admin_token: str | None = None, timeout: float = 10.0) -> None:
+    def __init__(
+        self,
+        url: str,
+        admin_token: str | None = None,
+        timeout: float = 10.0,
+        *,
+        key: str | None = None,
+    ) -> None:
         self.url = url.rstrip("/")
         self._token = admin_token
+        self._key = key
         self._timeout = timeout
         self._http: httpx.Client | None = None
         self._opening = threading.Lock()
@@ -80,13 +90,14 @@ class Client:
         MlguardError
             If no server answers.
         """
-        answer = self._ask("POST", f"/{quote(app)}/predict", {"input": _plain(row), **options})
+        body = {"input": _plain(row), **options}
+        answer = self._ask("POST", f"/{quote(app)}/predict", body, token=self._key)
         return dict(answer)
 
     def predict_batch(self, app: str, rows: Sequence[Any], **options: Any) -> list[dict[str, Any]]:
         """Return the answers for some rows, in order; see :meth:`predict`."""
         body = {"input_batch": [_plain(row) for row in rows], **options}
-        answer = self._ask("POST", f"/{quote(app)}/predict", body)
+        answer = self._ask("POST", f"/{quote(app)}/predict", body, token=self._key)
         return list(answer["batch_predictions"]) if "batch_predictions" in answer else [answer]
 
     def update(self, app: str, query_id: int, label: Any) -> None:
@@ -99,7 +110,8 @@ class Client:
         ConflictError
             If another label was there first.
         """
-        self._ask("POST", f"/{quote(app)}/update", {"query_id": query_id, "label": _plain(label)})
+        body = {"query_id": query_id, "label": _plain(label)}
+        self._ask("POST", f"/{quote(app)}/update", body, token=self._key)
 
     def health(self) -> dict[str, Any]:
         """Return what ``/readyz`` says; its ``ready`` is False where the server is not."""
@@ -157,11 +169,13 @@ class Client:
         body: Mapping[str, Any] | None = None,
         *,
         allowed: tuple[int, ...] = (),
+        token: str | None = None,
     ) -> Any:
         import httpx
 
+        headers = {"Authorization": f"Bearer {token}"} if token else {}
         try:
-            reply = self._opened().request(method, path, json=body)
+            reply = self._opened().request(method, path, json=body, headers=headers)
         except httpx.TimeoutException as error:
             raise MlguardError(f"{self.url} did not answer within {self._timeout:g} s") from error
         except httpx.HTTPError as error:

@@ -617,8 +617,10 @@ class Project:
         """
         from mlguard.client import Client
         from mlguard.deploy.replay import replay
+        from mlguard.serving.access import key_value
 
         settings = self.app(name)
+        key = next((one for one in map(key_value, settings.app.keys) if one), None)
         active = self.registry.app(name).active
         if active is None:
             raise RefusedError(
@@ -627,7 +629,7 @@ class Project:
                 app=name,
             )
         features = [one["name"] for one in active.manifest["input_schema"]["features"]]
-        with Client(url) as client:
+        with Client(url, key=key) as client:
             return replay(
                 settings, data, features, client, rate=rate, labels=labels, progress=progress
             )

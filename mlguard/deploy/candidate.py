@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from mlguard.config import AppSettings, ProjectSettings, load_app, load_project
-from mlguard.errors import ModelFileError, ModelRunError
+from mlguard.errors import ConfigError, ModelFileError, ModelRunError
 from mlguard.models.bundle import Manifest
 from mlguard.models.isolation import run_in_child
 
@@ -101,7 +101,19 @@ def describe(payload: Mapping[str, str]) -> dict[str, Any]:
     manifest = Manifest.of(file, schema, settings.model)
     predictor = Predictor(estimator, schema, manifest.thresholds)
     golden = frame.head(GOLDEN_ROWS)
+    if settings.model.threshold_attribute and len(manifest.schema.classes or ()) != 2:  # noqa: PLR2004
+        raise ConfigError(
+            f"[model.thresholds] has thresholds by {settings.model.threshold_attribute}, and "
+            f"{file.name} does not tell two classes apart",
+            hint="thresholds per group need a classifier of two classes",
+        )
     first, second = predictor.predict(golden), predictor.predict(golden)
+    if settings.model.threshold_attribute and first.scores is None:
+        raise ConfigError(
+            f"[model.thresholds] has thresholds by {settings.model.threshold_attribute}, and "
+            f"{file.name} gives no scores",
+            hint="thresholds need a classifier with predict_proba or decision_function",
+        )
     if not first.valid.all():
         why = next(iter(first.reasons.values()), "its answer is not finite")
         raise ModelRunError(

@@ -181,7 +181,23 @@ def _answers(
     lost = int((~answers.valid).sum())
     if lost:
         return Trial.unfit(name, f"it gives no prediction on {lost} of {len(window)} logged rows")
-    return answers
+    return _as_served(manifest, answers, window)
+
+
+def _as_served(manifest: Manifest, answers: Predictions, window: WindowData) -> Predictions:
+    """Answer by the target's own thresholds for the groups that callers named."""
+    from mlguard.models.thresholds import GroupThresholds, by_group
+
+    table = GroupThresholds.of(manifest.thresholds)
+    if table is None:
+        return answers
+    named = [one.get(table.attribute) for one in window.groups]
+    return by_group(
+        answers,
+        manifest.schema.classes,
+        manifest.thresholds,
+        {table.attribute: np.array(named, dtype=object)},
+    )
 
 
 def _compared(name: str, window: WindowData, answers: Predictions, failure: Failure) -> Trial:

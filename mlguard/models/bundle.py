@@ -39,7 +39,8 @@ class Manifest:
     input_schema : dict
         :meth:`InputSchema.to_json`.
     thresholds : dict of str to float
-        Score from which the positive class is answered, under ``"default"``.
+        Score from which the positive class is answered, under ``"default"``; groups that have
+        their own under keys like ``"sex=F"`` (:mod:`mlguard.models.thresholds`).
     runtime : {"original"}
         What runs the model.
     task : {"classification", "regression"}

@@ -110,6 +110,7 @@ class Promotion(Operations):
                     "from": None if scene.active is None else scene.active.name,
                     "to": version.name,
                     "digest": version.digest,
+                    "thresholds": version.manifest.get("thresholds", {}),
                     "operation": operation.id,
                     "resolves": operation.resolves,
                 },

@@ -1,4 +1,8 @@
-"""Who may read and who may change through ``/api``.
+"""Who may ask for predictions, and who may read and change through ``/api``.
+
+*Predicting and sending labels* is open, unless app.toml names keys: then every caller shows one
+of them, and is known by its name from then on.  A key's value is in the environment variable
+``MLGUARD_KEY_<NAME>``, or in the file that ``MLGUARD_KEY_<NAME>_FILE`` names; never in app.toml.
 
 *Reading* is open to this machine: the caller's address is a loopback one, and the Host it asked
 for is an address or ``localhost``.  A page on the web can make a browser on this machine call
@@ -7,7 +11,7 @@ us, but only under a name of its own; that is what Host tells.  Anybody else nee
 *Changing* needs the token, always; and where a browser says which page sent the request
 (Origin), that page has to be ours.
 
-The token is in the environment variable named in mlguard.toml, or else in
+The admin token is in the environment variable named in mlguard.toml, or else in
 ``.mlguard/admin-token``, which is made at the first start and readable by its owner only.
 """
 
@@ -18,7 +22,7 @@ import hmac
 import ipaddress
 import os
 import secrets
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -26,6 +30,8 @@ from mlguard.config import ProjectSettings
 from mlguard.errors import RefusedError
 
 TOKEN_FILE = "admin-token"  # noqa: S105 - the file's name, not what is in it
+#: Environment variables that hold the keys of callers.
+KEY_PREFIX = "MLGUARD_KEY_"
 _TOKEN_BYTES = 32
 
 
@@ -37,10 +43,64 @@ class ForbiddenError(RefusedError):
 
 
 class UnauthorisedError(RefusedError):
-    """The admin token is missing or another one."""
+    """The admin token or an app's key is missing or another one."""
 
     http_status = 401
     code = "unauthorised"
+
+
+class AppKeys:
+    """The keys of one app by name; a name without a value lets nobody in.
+
+    Parameters
+    ----------
+    names : sequence of str
+        ``[app] keys``; empty: anybody may ask.
+    environment : mapping, optional
+        Where the values are; default: the process's own.
+    """
+
+    def __init__(self, names: Sequence[str], environment: Mapping[str, str] | None = None) -> None:
+        self._needed = bool(names)
+        found = {name: key_value(name, environment) for name in names}
+        self._values = {name: value.encode() for name, value in found.items() if value}
+        #: Names whose value was nowhere to be found.
+        self.absent = tuple(name for name in names if name not in self._values)
+
+    def caller(self, headers: Mapping[str, str]) -> str | None:
+        """Return the name of the key that a request shows; None where no key is needed.
+
+        Raises
+        ------
+        UnauthorisedError
+            If a key is needed and the request shows none of them.
+        """
+        if not self._needed:
+            return None
+        given = _bearer(headers)
+        found = None
+        # All of them, always: how long it takes says nothing about which one was nearly right.
+        for name, value in self._values.items():
+            if hmac.compare_digest(given, value):
+                found = name
+        if found is None or not given:
+            raise UnauthorisedError(
+                "this app answers to callers with a key",
+                hint="send it as Authorization: Bearer …",
+            )
+        return found
+
+
+def key_value(name: str, environment: Mapping[str, str] | None = None) -> str:
+    """Return the value of a key, empty where it has none."""
+    known = os.environ if environment is None else environment
+    variable = KEY_PREFIX + name.upper().replace("-", "_")
+    value = known.get(variable, "").strip()
+    file = known.get(f"{variable}_FILE", "").strip()
+    if not value and file:
+        with contextlib.suppress(OSError, UnicodeDecodeError):
+            value = Path(file).read_text(encoding="utf-8").strip()
+    return value
 
 
 def admin_token(project: ProjectSettings) -> str:
@@ -83,15 +143,18 @@ def may_change(headers: Mapping[str, str], token: str) -> None:
 
 
 def _needs_token(headers: Mapping[str, str], token: str) -> None:
-    scheme, _, given = headers.get("authorization", "").partition(" ")
-    # Bytes, because compare_digest refuses text beyond ASCII.
-    same = hmac.compare_digest(given.strip().encode(), token.encode())
-    if scheme.lower() != "bearer" or not same:
+    if not hmac.compare_digest(_bearer(headers), token.encode()):
         raise UnauthorisedError(
             "this needs the admin token",
             hint=f"send it as Authorization: Bearer …; it is in .mlguard/{TOKEN_FILE} or in the "
             "environment variable that mlguard.toml names",
         )
+
+
+def _bearer(headers: Mapping[str, str]) -> bytes:
+    """Return what a request shows; bytes, because compare_digest refuses text beyond ASCII."""
+    scheme, _, given = headers.get("authorization", "").partition(" ")
+    return given.strip().encode() if scheme.lower() == "bearer" else b""
 
 
 def _is_loopback(peer: str | None) -> bool:

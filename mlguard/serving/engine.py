@@ -11,8 +11,11 @@ Rules
 1. A request is bound to a version and a generation when it is admitted, and is answered by
    that version whatever happens meanwhile; a version is unloaded only when nobody waits for it.
 2. Switching is one assignment in the event loop.  Loading and warming come before it.
-3. At its deadline a request is answered, with default outputs where rows are missing.
-4. Only a malformed request, an unknown app and overload are no 200.
+3. The model's process never hears of a group.  Where a version has thresholds per group, its
+   answer is taken anew from the score here, for callers whose key is known.
+4. At its deadline a request is answered, with default outputs where rows are missing.
+5. Only a malformed request, a missing key, an unknown app and overload are no
+   200.
 
 Everything here runs in one event loop; nothing here waits for the registry, the log or a
 label.  What those need is put aside for other threads.
@@ -32,6 +35,8 @@ import msgspec
 from mlguard.config import AppSettings
 from mlguard.errors import MlguardError
 from mlguard.models.schema import InputSchema
+from mlguard.models.thresholds import GroupThresholds
+from mlguard.serving.access import AppKeys
 from mlguard.serving.answers import NO_VERSION, SLO_MISSED, Answer, as_output
 from mlguard.serving.batching import AdaptiveBatcher
 from mlguard.serving.inputs import PredictRequest, RowReader, read_request, unknown_version
@@ -102,11 +107,24 @@ class Route:
 class Waiting:
     """One admitted request: its rows, and what they got so far."""
 
-    __slots__ = ("answers", "arrived", "done", "key", "left", "request", "rows", "timer", "version")
+    __slots__ = (
+        "answers",
+        "arrived",
+        "done",
+        "key",
+        "left",
+        "request",
+        "rows",
+        "threshold",
+        "timer",
+        "version",
+    )
 
     def __init__(
         self, request: PredictRequest, rows: list[Any], version: ServedVersion | None, key: Key
     ) -> None:
+        #: Of the request's group; None: the model's process has applied the right one.
+        self.threshold: float | None = None
         self.request = request
         self.rows = rows
         self.version = version
@@ -164,6 +182,7 @@ class ServedVersion:
         self.reader = RowReader(
             self.schema.input, self.schema.features, strict=settings.app.strict_types
         )
+        self.thresholds = GroupThresholds.of(spec.manifest.get("thresholds", {}))
         self.batcher: AdaptiveBatcher[tuple[Waiting, int]] = AdaptiveBatcher(
             slo_s=slo_s, max_wait_s=settings.app.max_wait_ms / 1000
         )
@@ -289,10 +308,24 @@ class ServedVersion:
         for position, (waiting, index) in enumerate(batch):
             reason = answer.errors.get(position)
             if reason is None:
-                label = as_output(answer.labels[position])
-                waiting.settle(index, Answer(label, None, answer.scores[position]))
+                label, score = answer.labels[position], answer.scores[position]
+                if waiting.threshold is not None and score is not None:
+                    label = self._label(score, waiting.threshold)
+                waiting.settle(index, Answer(as_output(label), None, score))
             else:
                 waiting.settle(index, self._app.default(reason))
+
+    def _label(self, score: float, threshold: float) -> Any:
+        """Return the class of two that a score stands for."""
+        assert self.schema.classes is not None
+        return self.schema.classes[score >= threshold]
+
+    def threshold_for(self, request: PredictRequest, caller: str | None) -> float | None:
+        """Return the threshold of a request's group; None where the default one holds."""
+        app = self._app.settings.app
+        if self.thresholds is None or caller is None or not app.groups_affect_decisions:
+            return None
+        return self.thresholds.of_group(request.groups)
 
     def _restarted(self, reason: str) -> None:
         self._app.metrics.restarts.labels(self._app.name, self.name, reason).inc()
@@ -326,6 +359,7 @@ class AppEngine:
     ) -> None:
         self.settings = settings
         self.name = settings.name
+        self.keys = AppKeys(settings.app.keys)
         self.ids = ids
         self.metrics = metrics
         self.recorder = recorder
@@ -341,6 +375,7 @@ class AppEngine:
         self._reader = RowReader(settings.app.input, strict=settings.app.strict_types)
         self._defaults: dict[str, Answer] = {}
         self._drained: set[asyncio.Task[None]] = set()
+        self._warn_of_keys()
 
     def default(self, explanation: str) -> Answer:
         """Return the default answer with an explanation."""
@@ -355,10 +390,16 @@ class AppEngine:
     def reconfigure(self, settings: AppSettings) -> None:
         """Put other settings in force; limits of processes hold from the next load on."""
         self.settings = settings
+        self.keys = AppKeys(settings.app.keys)
+        self._warn_of_keys()
         self._reader = RowReader(settings.app.input, strict=settings.app.strict_types)
         self._defaults.clear()
         for version in self.versions.values():
             version.reconfigure(settings)
+
+    def _warn_of_keys(self) -> None:
+        for name in self.keys.absent:
+            logger.warning("key %s of %s has no value, so nobody can show it", name, self.name)
 
     # --- versions ---
 
@@ -414,8 +455,15 @@ class AppEngine:
 
     # --- a request ---
 
-    async def predict(self, body: bytes) -> Reply:
+    async def predict(self, body: bytes, *, caller: str | None = None) -> Reply:
         """Answer one predict request.
+
+        Parameters
+        ----------
+        body : bytes
+            As it came.
+        caller : str, optional
+            Name of the key that it came with; None where the app has no keys.
 
         Raises
         ------
@@ -435,6 +483,7 @@ class AppEngine:
             return self._undecided(request, rows, route, arrived)
         rows = version.reader.read(request)
         waiting = Waiting(request, rows, version, (version.spec.id, route.generation))
+        waiting.threshold = version.threshold_for(request, caller)
         waiting.arrived = arrived
         if rows:
             await self._answered(waiting, version, arrived)

@@ -23,6 +23,8 @@ from mlguard.errors import ConflictError, NotFoundError
 from mlguard.serving.engine import AppEngine, OverloadedError
 from mlguard.serving.inputs import BadRequestError, json_error, read_request
 
+#: Who sends a label where the app has no keys.
+DEFAULT_SOURCE = "default"
 _MAX_WAITING = 10_000
 _MAX_COMMIT = 1_000
 _BLOCKS = 4_096
@@ -103,7 +105,7 @@ class Feedback:
         # One writer: SQLite has no more, and a queue in front of it is easier to bound.
         self._thread = ThreadPoolExecutor(1, thread_name_prefix=f"labels-{engine.name}")
 
-    async def put(self, body: bytes, *, source: str = "default") -> None:
+    async def put(self, body: bytes, *, source: str = DEFAULT_SOURCE) -> None:
         """Store the label of one update request; durable on return.
 
         Raises

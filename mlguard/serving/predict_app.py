@@ -25,8 +25,9 @@ from starlette.exceptions import HTTPException
 
 from mlguard.errors import MlguardError, RefusedError
 from mlguard.serving import metrics as figures
+from mlguard.serving.access import UnauthorisedError
 from mlguard.serving.engine import AppEngine, OverloadedError
-from mlguard.serving.feedback import Feedback
+from mlguard.serving.feedback import DEFAULT_SOURCE, Feedback
 from mlguard.serving.inputs import BadRequestError
 from mlguard.serving.metrics import Metrics
 from mlguard.version import VERSION
@@ -179,6 +180,7 @@ _UPDATE_DOC: dict[str, Any] = {
 }
 _PREDICT_ERRORS: dict[int | str, dict[str, Any]] = {
     400: {"description": "The body cannot be read; `cause` names the field."},
+    401: {"description": "The app has keys, and the request shows none of them."},
     404: {"description": "No such app."},
     413: {"description": "The body is too large."},
     503: {"description": "Overloaded; try again after Retry-After seconds."},
@@ -227,8 +229,9 @@ def _predictions(app: FastAPI, state: ServerState) -> None:
         if engine is None:
             raise HTTPException(404, f"no app {app_name!r}")
         try:
-            reply = await engine.predict(await read_body(request, state.max_body))
-        except (BadRequestError, TooLargeError, OverloadedError) as error:
+            caller = engine.keys.caller(request.headers)
+            reply = await engine.predict(await read_body(request, state.max_body), caller=caller)
+        except (BadRequestError, TooLargeError, OverloadedError, UnauthorisedError) as error:
             status = 400 if isinstance(error, BadRequestError) else error.http_status
             state.metrics.requests.labels(app_name, str(status)).inc()
             raise
@@ -244,9 +247,11 @@ def _predictions(app: FastAPI, state: ServerState) -> None:
     async def update(app_name: str, request: Request) -> Response:
         """Take the label of a prediction; it is durable before the answer."""
         feedback = state.feedback.get(app_name)
-        if feedback is None:
+        engine = state.engines.get(app_name)
+        if feedback is None or engine is None:
             raise HTTPException(404, f"no app {app_name!r}")
-        await feedback.put(await read_body(request, state.max_body))
+        source = engine.keys.caller(request.headers) or DEFAULT_SOURCE
+        await feedback.put(await read_body(request, state.max_body), source=source)
         closing = {"Connection": "close"} if state.draining else None
         return json_reply({"received": True}, headers=closing)
 
@@ -294,9 +299,6 @@ def _errors(app: FastAPI) -> None:
     @app.exception_handler(MlguardError)
     async def known(_request: Request, error: MlguardError) -> Response:
         status = error.http_status
-        headers = {}
-        if error.retryable and status == 503:  # noqa: PLR2004 - HTTP's own number
-            headers["Retry-After"] = str(math.ceil(error.data.get("retry_after_s", 1)))
         if status >= 500:  # noqa: PLR2004 - HTTP's own number
             logger.warning("%s", error)
         kind = ""
@@ -305,7 +307,9 @@ def _errors(app: FastAPI) -> None:
         elif status == 503 and not isinstance(error, OverloadedError):  # noqa: PLR2004
             kind = "Unavailable"
         hint = f"; {error.hint}" if error.hint else ""
-        return error_reply(status, f"{error.message}{hint}", kind=kind, headers=headers)
+        return error_reply(
+            status, f"{error.message}{hint}", kind=kind, headers=_error_headers(error, status)
+        )
 
     @app.exception_handler(HTTPException)
     async def http(_request: Request, error: HTTPException) -> Response:
@@ -325,6 +329,15 @@ def _errors(app: FastAPI) -> None:
     async def unknown(_request: Request, _error: Exception) -> Response:
         # Starlette raises it again for the server's log; the caller gets no traceback.
         return error_reply(500, "the server failed on this request; its log says why")
+
+
+def _error_headers(error: MlguardError, status: int) -> dict[str, str]:
+    """Return what HTTP wants said beside an error."""
+    if status == 401:  # noqa: PLR2004 - HTTP's own number
+        return {"WWW-Authenticate": "Bearer"}
+    if error.retryable and status == 503:  # noqa: PLR2004 - HTTP's own number
+        return {"Retry-After": str(math.ceil(error.data.get("retry_after_s", 1)))}
+    return {}
 
 
 def docs_page(document: Mapping[str, Any]) -> str:

@@ -31,6 +31,7 @@ from typing import Any, cast
 import msgspec
 
 from mlguard.errors import ModelRunError
+from mlguard.serving.access import KEY_PREFIX
 from mlguard.serving.answers import MODEL_DIED, MODEL_OUT_OF_MEMORY, MODEL_STOPPED
 from mlguard.serving.replica_child import LENGTH
 
@@ -149,7 +150,10 @@ class Replica(asyncio.Protocol):
             If it does not load, or not in time.
         """
         ours, theirs = socket.socketpair()
-        environment = os.environ | {"DO_NOT_TRACK": "1", "ORT_DISABLE_TELEMETRY": "1"}
+        # Callers' keys are none of the model's business.
+        environment = {
+            name: value for name, value in os.environ.items() if not name.startswith(KEY_PREFIX)
+        } | {"DO_NOT_TRACK": "1", "ORT_DISABLE_TELEMETRY": "1"}
         for name in _THREADS:
             environment.setdefault(name, "1")
         command = [sys.executable, "-P", "-m", "mlguard.serving.replica_child"]
