@@ -117,8 +117,11 @@ def fairness_lines(examined: Examined) -> list[Line]:
         done += examined.mitigated.lines
     if examined.written is not None:
         told = ", ".join(f"{printable(key, 40)} = {one}" for key, one in examined.written.items())
-        state = "Wrote [model.thresholds]" if examined.changed else "It stands there already"
-        done.append(f"{state} of app.toml: {told}. A deploy through the gate makes it serve.")
+        state = "now holds" if examined.changed else "held already"
+        done.append(
+            f"[model.thresholds] of app.toml {state}: {told}. A deploy through the gate makes it "
+            "serve."
+        )
     if examined.plots:
         folder = examined.plots[0].file.parent
         done.append(f"Drew {len(examined.plots)} pictures; they stand in {folder}/README.md")

@@ -175,7 +175,9 @@ def _accepted(project: ProjectSettings, name: str, text: str, file: Path) -> Non
         except ConfigError as error:
             said = error.message.replace(str(folder / "app.toml"), str(file))
             raise ConfigError(
-                f"{said}\nNothing was changed.", hint=error.hint, file=str(file)
+                f"{said}\nNothing was changed.",
+                hint=f"change that in {file} first, then try again",
+                file=str(file),
             ) from error
 
 

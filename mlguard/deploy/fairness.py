@@ -18,7 +18,14 @@ from mlguard.checks.evidence import Subject
 from mlguard.config import AppSettings, ProjectSettings
 from mlguard.deploy.app_toml import write_thresholds
 from mlguard.deploy.group_figures import AttributeFigures, Sample, attributes, measure
-from mlguard.deploy.mitigation import METHODS, Method, Mitigated, by_reweighing, by_thresholds
+from mlguard.deploy.mitigation import (
+    METHODS,
+    Method,
+    Mitigated,
+    by_reweighing,
+    by_thresholds,
+    shown,
+)
 from mlguard.deploy.outcome import SCHEMA_VERSION
 from mlguard.deploy.threshold_policies import TITLES, ThresholdTable, tabulate, thresholds_of
 from mlguard.deploy.training import Progress
@@ -91,6 +98,8 @@ class Examined:
     Attributes
     ----------
     app, candidate : str
+    typed : str
+        How the command names app and candidate: ``credit --model other.skops``.
     n : int
         Labelled rows.
     attributes : tuple of AttributeFigures
@@ -106,6 +115,7 @@ class Examined:
 
     app: str
     candidate: str
+    typed: str
     n: int
     attributes: tuple[AttributeFigures, ...]
     tables: tuple[ThresholdTable, ...] = ()
@@ -118,14 +128,14 @@ class Examined:
     def next_step(self) -> str:
         """The command to type next."""
         if self.written is not None:
-            return f"mlguard check {self.app}"
+            return f"mlguard check {self.typed}"
         if self.mitigated is not None:
             return self.mitigated.next_step
         if self.tables:
-            return f"mlguard fairness {self.app} --write POLICY"
+            return f"mlguard fairness {self.typed} --write POLICY"
         scored = any(len(one.metrics) > 1 for one in self.attributes)
-        command = f"mlguard fairness {self.app} --thresholds"
-        return command if scored else f"mlguard check {self.app}"
+        command = f"mlguard fairness {self.typed} --thresholds"
+        return command if scored else f"mlguard check {self.typed}"
 
     def to_json(self) -> dict[str, Any]:
         """Return the document that ``--json`` prints."""
@@ -184,8 +194,11 @@ def examine(
     sample = Sample.of(subject)
     named = attributes(settings, wish.by)
     one_by = _one_attribute(wish, named)
+    own = Path(settings.path(settings.model.path))
+    typed = settings.name + ("" if model == own else f" --model {shown(model)}")
     examined = Examined(
         app=settings.name,
+        typed=typed,
         candidate=sample.model,
         n=len(sample.truth),
         attributes=tuple(measure(sample, settings, by) for by in named),
@@ -199,7 +212,7 @@ def examine(
         made = (
             by_reweighing(subject, sample, one_by)
             if wish.mitigate == "reweighing"
-            else by_thresholds(sample, settings, examined.tables[0], model)
+            else by_thresholds(sample, settings, examined.tables[0], model, typed=typed)
         )
         examined = dataclasses.replace(examined, mitigated=made)
     if wish.plots is not None:

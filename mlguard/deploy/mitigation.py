@@ -36,7 +36,7 @@ from mlguard.deploy.threshold_policies import (
 from mlguard.errors import DataError, UsageError
 from mlguard.stats.reweighing import reweighing
 from mlguard.stats.thresholds import Policy
-from mlguard.wording import estimate, printable
+from mlguard.wording import estimate, number, printable
 
 Method: TypeAlias = Literal["thresholds", "reweighing"]
 METHODS: tuple[Method, ...] = get_args(Method)
@@ -66,6 +66,8 @@ class Mitigated:
         Where the candidate is: a model, or a threshold table for app.toml.
     cost : Cost
         In accuracy, with its interval.
+    utility : tuple of float or None
+        Per person before and after, where the candidate was made for it.
     before, after : tuple of MetricFigures
         The gate's metrics of the original and of the candidate, on the same rows.
     next_step : str
@@ -77,6 +79,7 @@ class Mitigated:
     title: str
     file: Path
     cost: Cost
+    utility: tuple[float, float] | None = None
     before: tuple[MetricFigures, ...]
     after: tuple[MetricFigures, ...]
     next_step: str
@@ -86,6 +89,9 @@ class Mitigated:
         """What it costs and what it changes, in sentences."""
         cost = self.cost
         told = [f"{self.title}. Accuracy {cost}."]
+        if self.utility is not None:
+            old_worth, new_worth = (number(one, places=3) for one in self.utility)
+            told.append(f"Utility per person {old_worth} → {new_worth}.")
         for old, new in zip(self.before, self.after, strict=True):
             told.append(
                 f"{old.name} by {self.by} differs by {estimate(old.gap.value, old.gap.interval)}"
@@ -101,6 +107,7 @@ class Mitigated:
             "by": self.by,
             "file": str(self.file),
             "accuracy": self.cost.to_json(),
+            "utility": None if self.utility is None else list(self.utility),
             "before": [one.to_json() for one in self.before],
             "after": [one.to_json() for one in self.after],
         }
@@ -116,9 +123,18 @@ def policy_for(settings: AppSettings) -> Policy:
 
 
 def by_thresholds(
-    sample: Sample, settings: AppSettings, table: ThresholdTable, model: Path
+    sample: Sample, settings: AppSettings, table: ThresholdTable, model: Path, *, typed: str
 ) -> Mitigated:
     """Write the thresholds of a policy as a file beside the model.
+
+    Parameters
+    ----------
+    sample, settings, table
+        The rows, the app, and the policies of one attribute.
+    model : Path
+        The candidate that they are for.
+    typed : str
+        How a command names app and candidate.
 
     Raises
     ------
@@ -133,8 +149,7 @@ def by_thresholds(
     cost = Cost.of(
         right[0][unseen], right[1][unseen], confidence_level=settings.gate.fairness.confidence_level
     )
-    app = settings.name
-    command = f"mlguard fairness {app} --by {table.by} --write {policy}"
+    command = f"mlguard fairness {typed} --by {table.by} --write {policy}"
     file = model.with_name(f"{model.stem}.{policy}.toml")
     text = [
         f"# Thresholds of {TITLES[policy]} by {table.by} for {model.name}.",
@@ -149,10 +164,23 @@ def by_thresholds(
         title=f"{TITLES[policy]}: {_told(thresholds)}",
         file=file,
         cost=cost,
+        utility=(
+            _worth(sample, table, sample.labels == table.positive, unseen),
+            _worth(sample, table, yes, unseen),
+        ),
         before=_gate_figures(_part(sample, sample.labels, unseen), settings, table.by),
         after=_gate_figures(_part(sample, answered, unseen), settings, table.by),
         next_step=command,
     )
+
+
+def _worth(
+    sample: Sample, table: ThresholdTable, yes: npt.NDArray[Any], kept: npt.NDArray[np.bool_]
+) -> float:
+    """Return the utility per person of some answers."""
+    truth = sample.truth[kept] == table.positive
+    worth = np.where(truth, table.utility.success, table.utility.failure)
+    return float(np.where(yes[kept], worth, 0.0).mean())
 
 
 def _told(thresholds: Mapping[str, float]) -> str:
@@ -243,7 +271,7 @@ def by_reweighing(subject: Subject, sample: Sample, by: str) -> Mitigated:
         cost=cost,
         before=_gate_figures(sample, settings, by),
         after=_gate_figures(after, settings, by),
-        next_step=f"mlguard check {settings.name} --model {_shown(file)}",
+        next_step=f"mlguard check {settings.name} --model {shown(file)}",
     )
 
 
@@ -293,7 +321,7 @@ def _write(file: Path, write: Callable[[Path], object]) -> None:
         unfinished.replace(file)
 
 
-def _shown(file: Path) -> str:
-    """Return a path as it would be typed here."""
+def shown(file: Path) -> str:
+    """Return a path as it would be typed in the current folder."""
     relative = os.path.relpath(file)
     return str(file) if relative.startswith("..") else relative
