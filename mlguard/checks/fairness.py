@@ -189,7 +189,9 @@ def group_names(texts: Iterable[str], by: Sequence[str]) -> frozenset[str]:
     """
     found = set()
     for text in texts:
-        parts = text.split(",") if len(by) > 1 else [text]
+        # A value may hold a comma; an intersection has a column before each "=".
+        crossed = len(by) > 1 or all("=" in part for part in text.split(","))
+        parts = text.split(",") if crossed else [text]
         pairs = [part.partition("=") for part in parts]
         values = {column.strip(): value.strip() for column, _, value in pairs}
         if set(values) == set(by):

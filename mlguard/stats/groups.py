@@ -465,21 +465,27 @@ def judge_comparison(
 
 
 def _unsupported(compared: Comparison, optional: Collection[str]) -> set[str]:
-    """Return the optional groups without which every comparison has support.
+    """Return the optional groups whose few rows leave a comparison without support.
 
-    The group with the most comparisons that lack it goes first, of several the smallest.  They
-    are chosen by their sizes and the pooled rate, never by what they would show.
+    Of two groups the one with fewer rows is why.  The one that is why most often goes first, of
+    several the smallest.  They are chosen by their sizes and the pooled rate, never by what they
+    would show.
     """
     sizes = {one.name: one.n for one in compared.groups}
-    lacking = [
-        who for who, power in zip(compared.who, compared.power(), strict=True) if power < POWER
-    ]
+    powers = compared.power()
+    lacking = [who for who, power in zip(compared.who, powers, strict=True) if power < POWER]
     dropped: set[str] = set()
     while True:
-        counted = [name for who in lacking for name in who if name in optional]
-        if not counted:
+        fewest = [min(sizes[name] for name in who) for who in lacking]
+        why = [
+            name
+            for who, few in zip(lacking, fewest, strict=True)
+            for name in who
+            if name in optional and sizes[name] == few
+        ]
+        if not why:
             return dropped
-        worst = max(sorted(set(counted)), key=lambda name: (counted.count(name), -sizes[name]))
+        worst = max(sorted(set(why)), key=lambda name: (why.count(name), -sizes[name]))
         dropped.add(worst)
         lacking = [who for who in lacking if worst not in who]
 
