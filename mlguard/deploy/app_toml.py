@@ -24,7 +24,7 @@ _TABLE = re.compile(r"""^\s*\[\s*["']?model["']?\s*\.\s*["']?thresholds["']?\s*\
 _MODEL = re.compile(r"""^\s*\[\s*["']?model["']?\s*\]\s*(?:#.*)?$""")
 #: A key, its value, and what stands behind it.
 _LINE = re.compile(
-    r"""^(?P<before>\s*(?P<key>"[^"]*"|'[^']*'|[A-Za-z0-9_-]+)\s*=\s*)[^\s#]+(?P<after>\s*(?:#.*)?)$"""
+    r"""^(?P<before>\s*(?P<key>"(?:[^"\\]|\\.)*"|'[^']*'|[A-Za-z0-9_-]+)\s*=\s*)[^\s#]+(?P<after>\s*(?:#.*)?)$"""
 )
 
 
@@ -101,7 +101,8 @@ def edited(text: str, thresholds: Mapping[str, float]) -> str:
     <BLANKLINE>
     """
     end = "\r\n" if "\r\n" in text else "\n"
-    lines = text.splitlines()
+    # Not splitlines: TOML knows two ends of a line, Python ten.
+    lines = text.replace("\r\n", "\n").removesuffix("\n").split("\n") if text else []
     start = _first(lines, _TABLE)
     if start is None:
         model = _first(lines, _MODEL)
@@ -113,10 +114,11 @@ def edited(text: str, thresholds: Mapping[str, float]) -> str:
     body = []
     for line in lines[start + 1 : stop]:
         found = _LINE.match(line)
-        key = None if found is None else found["key"].strip("\"'")
-        if found is None or key is None:
+        if found is None:
             body.append(line)
-        elif key in left:
+            continue
+        key = next(iter(tomllib.loads(f"{found['key']} = 0")))
+        if key in left:
             body.append(f"{found['before']}{left.pop(key)!r}{found['after']}")
     body += [_key_line(key, value) for key, value in left.items()]
     return end.join([*lines[: start + 1], *body, *lines[stop:]]) + end
@@ -154,8 +156,8 @@ def _only_thresholds(old: str, new: str, thresholds: Mapping[str, float]) -> boo
         return False
     expected = tomllib.loads(old)
     expected.setdefault("model", {})["thresholds"] = dict(thresholds)
-    kept = {line for line in old.splitlines() if line.lstrip().startswith("#")}
-    return document == expected and kept <= set(new.splitlines())
+    kept = [line for line in old.splitlines() if line.lstrip().startswith("#")]
+    return document == expected and set(kept) <= set(new.splitlines())
 
 
 def _accepted(project: ProjectSettings, name: str, text: str, file: Path) -> None:
