@@ -30,6 +30,7 @@ from dataclasses import dataclass, replace
 from typing import Literal, Protocol, Self
 
 from mlguard.results import CheckResult, Finding, GateDecision, MonitorResult, Verdict
+from mlguard.waivers import WaiverBook, waiver_note, waiver_words
 
 #: Monitors' checks that count something broken; one FAILED window of them is enough.
 HARD_CHECKS = frozenset({"service.model_errors", "service.load"})
@@ -94,6 +95,44 @@ def gate_decision(
     )
 
 
+def judged_again(
+    decision: GateDecision, book: WaiverBook, digest: str, *, approved: bool = False
+) -> GateDecision:
+    """Return what a decision comes to with the waivers that are valid now.
+
+    Parameters
+    ----------
+    decision : GateDecision
+        What was found, with or without waivers of its time.
+    book : WaiverBook
+        The waivers, and the time.
+    digest : str
+        Content of the candidate.
+    approved : bool
+        Whether a human let through what blocked then.  What a waiver held open then still
+        needs a valid one: nobody approved that.
+
+    Returns
+    -------
+    GateDecision
+        The same verdicts; ``allowed`` and ``because`` as of now.
+    """
+    results = tuple(book.apply(one, digest) for one in decision.results)
+    found = gate_decision(decision.app, decision.candidate, results, decision.not_applicable)
+    if not approved:
+        return found
+    lapsed = [
+        now
+        for then, now in zip(decision.results, results, strict=True)
+        if then.waived_by is not None and now.blocks
+    ]
+    return replace(
+        found,
+        allowed=not lapsed,
+        because=_refusal(lapsed) if lapsed else "a human let through what blocked it",
+    )
+
+
 def _refusal(blocking: list[CheckResult]) -> str:
     parts = []
     for verdict in (Verdict.FAILED, Verdict.ERRORED, Verdict.INCONCLUSIVE):
@@ -101,7 +140,8 @@ def _refusal(blocking: list[CheckResult]) -> str:
         if names:
             shown = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if names[3:] else "")
             parts.append(f"{len(names)} {verdict.word} ({shown})")
-    return f"blocked by {_count(len(blocking), 'check')}: " + "; ".join(parts)
+    lapsed = [f"{one.name}: {waiver_words(one)}" for one in blocking if waiver_note(one)]
+    return f"blocked by {_count(len(blocking), 'check')}: " + "; ".join(parts + lapsed)
 
 
 def _admission(judged: list[CheckResult]) -> str:

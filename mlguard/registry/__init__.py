@@ -14,6 +14,8 @@ store holds immutable bytes named by their SHA-256.  :class:`Registry` is the fa
 ``apps``                  what serves: the pointer and what hangs on it
 ``versions``              registration, states without traffic, evidence, references
 ``incidents``             incidents, holds, quarantine
+``waiver_book``           promises to mend a finding by a date, as they stand now
+``waiving``               giving and revoking them
 ``operations``            who is rolling out what, one at a time per app
 ``promotion``             forward: stage, promote, confirm
 ``rollback``              backward: to an earlier version, to the default output

@@ -264,6 +264,21 @@ class Apps:
 
     # --- what commands are built from ----------------------------------------------------
 
+    def _ensure_app(self, connection: Connection, app: str) -> None:
+        """Make the row of an app that nothing was ever written about."""
+        self.database.insert_new(
+            connection,
+            apps,
+            {
+                "app": app,
+                "generation": 0,
+                "mode": Mode.SERVE,
+                "reason": "never deployed",
+                "fence": 0,
+                "launched": False,
+            },
+        )
+
     def _version(self, connection: Connection, version_id: int) -> Version:
         row = connection.execute(select(versions).where(versions.c.id == version_id)).one_or_none()
         if row is None:

@@ -29,6 +29,7 @@ from mlguard.errors import NotFoundError
 from mlguard.registry.database import Database, new_id, to_text
 from mlguard.registry.records import OutboxRow
 from mlguard.registry.tables import meta, outbox
+from mlguard.registry.waiver_book import serving_book
 
 PENDING, SENDING, RETRY, SENT, DEAD = "PENDING", "SENDING", "RETRY", "SENT", "DEAD"
 STATES = (PENDING, SENDING, RETRY, SENT, DEAD)
@@ -93,7 +94,10 @@ class Outbox:
             The incident whose thread it belongs to.
         """
         now = self._clock()
-        body = to_text(dict(facts))
+        waived = serving_book(connection, app, now)
+        told = [one.to_json(waived.now) for one in waived.waivers]
+        # Whoever reads of an app is reminded what was promised to be mended in what serves.
+        body = to_text({**facts, "waivers": told} if told else dict(facts))
         ids = []
         for recipient in self._recipients:
             found = connection.execute(

@@ -22,6 +22,8 @@ from mlguard.registry.lifecycle import (
 from mlguard.registry.operations import Operations
 from mlguard.registry.records import AppState, Hold, Operation, Version
 from mlguard.registry.tables import incidents
+from mlguard.results import GateDecision
+from mlguard.waivers import waiver_note, waiver_words
 
 
 class Promotion(Operations):
@@ -35,7 +37,8 @@ class Promotion(Operations):
         ConflictError
             If the operation was fenced out, or another version is BAKING.
         RefusedError
-            If a hold, a quarantine or missing, old or refusing evidence stands in the way.
+            If a hold, a quarantine, a waiver that has ended, or missing, old or refusing
+            evidence stands in the way.
         IntegrityError
             If the stored bytes are not what was registered; the version is BROKEN then.
         """
@@ -82,7 +85,7 @@ class Promotion(Operations):
             Clause ``fence``, ``generation``, ``candidate``, ``baking`` or ``not_loaded``:
             nothing was changed, trying again is safe.
         RefusedError
-            Clause ``hold``, ``quarantine``, ``evidence`` or ``load_failed``.
+            Clause ``hold``, ``quarantine``, ``waiver``, ``evidence`` or ``load_failed``.
         """
         if operation.result is not None:
             with self.database.read() as connection:
@@ -232,14 +235,14 @@ class Promotion(Operations):
             resolved.append(one)
         known = self._evidence(connection, scene.app, version.digest)
         again = f"run the gate again: mlguard deploy {scene.app}"
-        if not known or not known[0].allowed:
+        if not known:
             raise RefusedError(
-                f"{scene.app} {version.name}: "
-                + ("the gate refused it" if known else "no gate has judged it"),
-                hint=again,
-                clause="evidence",
+                f"{scene.app} {version.name}: no gate has judged it", hint=again, clause="evidence"
             )
         newest = known[0]
+        decision = self._decision_now(connection, newest)
+        if not decision.allowed:
+            raise _refusal(version, decision, again)
         if operation.policy_digest not in (None, newest.policy_digest):
             raise RefusedError(
                 f"{scene.app} {version.name} was judged by another policy than the one in force",
@@ -276,3 +279,19 @@ class Promotion(Operations):
                 clause="not_loaded",
                 servers=missing,
             )
+
+
+def _refusal(version: Version, decision: GateDecision, again: str) -> RefusedError:
+    """Return why evidence lets nothing through now: a waiver that ended comes first."""
+    for one in decision.blocking:
+        note = waiver_note(one)
+        if note is not None:
+            return RefusedError(
+                f"{version.app} {version.name}: {one.name} blocks: {waiver_words(one)}",
+                hint=f"mend it, or waive it again (mlguard waive {version.app} …); then {again}",
+                clause="waiver",
+                waiver=note["id"],
+            )
+    return RefusedError(
+        f"{version.app} {version.name}: the gate refused it", hint=again, clause="evidence"
+    )

@@ -28,7 +28,7 @@ from sqlalchemy import (
 )
 
 #: Revisions of the schema, oldest first; the last is the one this code speaks.
-REVISIONS = ("0001",)
+REVISIONS = ("0001", "0002")
 
 metadata = MetaData(
     naming_convention={
@@ -211,6 +211,27 @@ quarantines = Table(
     Column("incident", Integer),
     Column("reason", Text, nullable=False),
     Column("at", Double, nullable=False),
+)
+
+#: Promises to mend a finding by a date: check × subject × content.
+waivers = Table(
+    "waivers",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    _app(),
+    Column("check_id", Text, nullable=False),
+    #: NULL: every subject of the check.
+    Column("subject", Text),
+    #: NULL: whatever the content.
+    Column("digest", String(64)),
+    Column("owner", Text, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("ticket", Text, nullable=False),
+    Column("actor", Text, nullable=False),
+    Column("created_at", Double, nullable=False),
+    Column("expires", Double, nullable=False),
+    Column("revoked_at", Double),
+    Index(None, "app"),
 )
 
 #: What happened without a human: the budget is counted here.

@@ -14,12 +14,12 @@ from typing import Any, Protocol
 
 from sqlalchemy import Connection, Row, insert, select, update
 
+from mlguard import policy
 from mlguard.config import APP_NAME, RESERVED_NAMES
 from mlguard.errors import ConflictError, IntegrityError, RefusedError, UsageError
 from mlguard.registry.apps import version_of
 from mlguard.registry.database import new_id, to_text
-from mlguard.registry.incidents import Incidents
-from mlguard.registry.lifecycle import ACTIVE, CANDIDATE, Command, Mode, State, quiet_command
+from mlguard.registry.lifecycle import ACTIVE, CANDIDATE, Command, State, quiet_command
 from mlguard.registry.records import Evidence, Version
 from mlguard.registry.tables import (
     apps,
@@ -28,6 +28,8 @@ from mlguard.registry.tables import (
     reference_profiles,
     versions,
 )
+from mlguard.registry.waiver_book import book_of
+from mlguard.registry.waiving import Waivers
 from mlguard.results import GateDecision, Verdict
 
 VERSION_NAME = re.compile(r"[a-z0-9._-]{1,64}")
@@ -57,7 +59,7 @@ def _evidence_of(row: Row[Any]) -> Evidence:
     return Evidence(**values)
 
 
-class Versions(Incidents):
+class Versions(Waivers):
     """Registration and what is known of a version's content."""
 
     def register(
@@ -159,20 +161,6 @@ class Versions(Incidents):
             )
             return self._version(connection, new_id(made))
 
-    def _ensure_app(self, connection: Connection, app: str) -> None:
-        self.database.insert_new(
-            connection,
-            apps,
-            {
-                "app": app,
-                "generation": 0,
-                "mode": Mode.SERVE,
-                "reason": "never deployed",
-                "fence": 0,
-                "launched": False,
-            },
-        )
-
     @staticmethod
     def _named(connection: Connection, app: str, name: str | None, digest: str) -> Version | None:
         query = select(versions).where(versions.c.app == app).order_by(versions.c.id.desc())
@@ -261,7 +249,7 @@ class Versions(Incidents):
         known = self._evidence(connection, version.app, version.digest)
         if evidence_id is not None:
             known = [one for one in known if one.id == evidence_id]
-        if not known or not known[0].allowed:
+        if not known or not self._decision_now(connection, known[0]).allowed:
             raise RefusedError(
                 f"{version.app} {version.name}: no evidence lets it through the gate",
                 hint=f"run the gate: mlguard check {version.app}",
@@ -495,6 +483,22 @@ class Versions(Incidents):
         """Return what gates decided about some bytes, newest first."""
         with self.database.read() as connection:
             return self._evidence(connection, app, digest)
+
+    def decision_now(self, known: Evidence) -> GateDecision:
+        """Return what evidence comes to with the waivers that are valid now.
+
+        One that has ended since blocks again; one that was given since lets through.
+        """
+        with self.database.read() as connection:
+            return self._decision_now(connection, known)
+
+    def _decision_now(self, connection: Connection, known: Evidence) -> GateDecision:
+        return policy.judged_again(
+            GateDecision.from_json(known.decision),
+            book_of(connection, known.app, self.clock()),
+            known.digest,
+            approved="approved_by" in known.decision,
+        )
 
     @staticmethod
     def _evidence(connection: Connection, app: str, digest: str) -> list[Evidence]:
