@@ -48,12 +48,13 @@ class Caller(threading.Thread):
 
     def run(self):
         while not self.stopping.is_set():
-            # What a killed process held is lost to the caller, and only that.
             with httpx.Client(base_url=self.url, timeout=30) as client:
                 try:
                     while not self.stopping.is_set():
                         self.ask(client)
-                except httpx.TransportError:
+                # What a killed process held is lost to its caller, whatever that sees of it;
+                # how often is counted, and what was answered is judged below.
+                except Exception:  # noqa: BLE001
                     self.failed += 1
 
     def ask(self, client):
