@@ -65,6 +65,7 @@ def test_a_gap_of_twice_the_limit_fails(n_groups):
     rates = [0.3, 0.5, *[0.4] * (n_groups - 2)]
     found = verdicts(rates, n, repeats, limit=0.1, seed=2)
     assert found[Verdict.FAILED] >= 0.8 - band(0.8, repeats)
+    assert found[Verdict.WARNED] <= 0.2 + band(0.2, repeats)
     assert found[Verdict.PASSED] <= 0.01
 
 
