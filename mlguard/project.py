@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from mlguard.deploy.replay import Replayed
     from mlguard.deploy.reporting import Reported
     from mlguard.deploy.status import AppStatus
-    from mlguard.registry import Registry, Version
+    from mlguard.registry import AppState, Registry, Version
     from mlguard.results import GateDecision
     from mlguard.stats.thresholds import Policy
 
@@ -406,7 +406,7 @@ class Project:
         """Answer the default output instead of the model, until :meth:`unblock`."""
         self._reason(reason)
         self._seen(name)
-        output = self.app(name).app.default_output
+        output = self._default_output(name)
         if not dry_run:
             self.registry.block(name, reason)
         return self._outcome(
@@ -414,9 +414,9 @@ class Project:
             name,
             changed=not dry_run,
             lines=(
-                f"{name} would answer {output!r} to everybody. Nothing was changed."
+                f"{name} would answer {output} to everybody. Nothing was changed."
                 if dry_run
-                else f"{name} answers its default output {output!r} to everybody.",
+                else f"{name} answers {output} to everybody.",
             ),
             next_step=f"mlguard unblock {name} --reason …",
         )
@@ -460,9 +460,22 @@ class Project:
         if not reason.strip():
             raise UsageError("a reason is needed: it is what people will read in the history")
 
-    def _seen(self, name: str) -> Any:
-        self.app(name)
-        return self.registry.app(name)
+    def _seen(self, name: str) -> AppState:
+        """Return what serves an app, asking app.toml only where nothing was ever deployed.
+
+        Going back must not wait until a settings file is mended, or found again.
+        """
+        state = self.registry.app(name)
+        if state.generation == 0:
+            self.app(name)
+        return state
+
+    def _default_output(self, name: str) -> str:
+        """Return what people call the default output: with its value, where app.toml tells it."""
+        try:
+            return f"its default output {self.app(name).app.default_output!r}"
+        except (ConfigError, NotFoundError):
+            return "its default output"
 
     def _outcome(self, command: str, name: str, **fields: Any) -> Outcome:
         from mlguard.deploy.outcome import Outcome
@@ -476,18 +489,24 @@ class Project:
     def status(self, name: str | None = None) -> list[AppStatus]:
         """Say what serves each app, since when and why, and what is watched.
 
-        An app whose app.toml is not valid is listed with the error: what serves goes on.
+        An app whose app.toml is not valid, or not there any more, is listed with the error:
+        what serves goes on.
         """
         from mlguard.deploy.status import app_status
 
-        if name is not None and name not in self.app_names():
-            self.app(name)
+        if name is None:
+            served = {state.app for state in self.registry.apps() if state.generation}
+            names = sorted(served | set(self.app_names()))
+        else:
+            if name not in self.app_names():
+                self._seen(name)
+            names = [name]
         found = []
-        for one in [name] if name is not None else self.app_names():
+        for one in names:
             settings, problem = None, ""
             try:
                 settings = self.app(one)
-            except ConfigError as error:
+            except (ConfigError, NotFoundError) as error:
                 problem = error.message
             found.append(
                 app_status(self.registry, one, settings, config_error=problem, now=self.clock())
@@ -518,7 +537,7 @@ class Project:
         from mlguard.deploy.history import read_history
 
         if name is not None:
-            self.app(name)
+            self._seen(name)
         return read_history(self.registry, name, at=at, verify=verify, limit=limit)
 
     def report(
