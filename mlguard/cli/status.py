@@ -7,6 +7,7 @@ from typing import Any
 
 from mlguard import wording
 from mlguard.cli.terminal import FAMILY, STYLES, Line, headline, indented
+from mlguard.deploy.false_alarms import FalseAlarms
 from mlguard.deploy.history import History
 from mlguard.deploy.outcome import SCHEMA_VERSION
 from mlguard.deploy.status import AppStatus, MonitorStatus
@@ -46,10 +47,7 @@ def _app(one: AppStatus) -> list[Line]:
     for incident in one.incidents:
         text = f"✗ {incident.id}: {incident.summary} ({ago(incident.opened_at, one.now)})"
         lines += _entry("incident", text, "red")
-    label = "monitors"
-    for monitor in one.monitors:
-        lines += _monitor(label, monitor)
-        label = ""
+    lines += _monitors(one)
     lines += _entry("servers", _servers(one))
     lines += _entry("rollback", _rollback(one))
     for reason in one.degraded:
@@ -80,12 +78,30 @@ def _entry(label: str, text: str, style: str = "") -> list[Line]:
     return [head, *[[(line, style)] for line in more]]
 
 
+def _monitors(one: AppStatus) -> list[Line]:
+    lines: list[Line] = []
+    label = "monitors"
+    for monitor in one.monitors:
+        lines += _monitor(label, monitor)
+        label = ""
+    if one.false_alarms is not None and one.false_alarms.labels_per_day:
+        lines += _entry(label, _false_alarms(one.false_alarms), "dim")
+    return lines
+
+
 def _monitor(label: str, monitor: MonitorStatus) -> list[Line]:
     name = f"{monitor.id.replace('_', ' ')}: "
     if monitor.last is None:
         return _entry(label, f"– {name}{_MONITOR_WORDS[monitor.state]}", "dim")
     last = monitor.last
     return _entry(label, f"{last.verdict.mark} {name}{last.summary}", STYLES[last.verdict])
+
+
+def _false_alarms(found: FalseAlarms) -> str:
+    return (
+        f"false alarms to expect of those that look at every label: at most "
+        f"{found.per_30_days:.2g} in 30 days, at about {found.labels_per_day:,.0f} labels a day"
+    )
 
 
 def _servers(one: AppStatus) -> str:
@@ -154,6 +170,7 @@ def _app_document(one: AppStatus) -> dict[str, Any]:
         "candidate": None if one.candidate is None else one.candidate.name,
         "rollback_target": one.rollback_target,
         "monitors": [monitor.to_json() for monitor in one.monitors],
+        "false_alarms": None if one.false_alarms is None else one.false_alarms.to_json(),
         "holds": [{"reason": hold.reason, "actor": hold.actor} for hold in one.holds],
         "incidents": [
             {"id": incident.id, "summary": incident.summary, "level": incident.level}

@@ -24,6 +24,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mlguard.errors import MlguardError
+from mlguard.monitors.fairness import FLOOR
 from mlguard.monitors.losses import Task, loss, row_losses
 from mlguard.policy import Trial
 from mlguard.results import Finding, Verdict
@@ -207,7 +208,10 @@ def _compared(name: str, window: WindowData, answers: Predictions, failure: Fail
         return _by_loss(name, window, list(outputs), failure)
     scores = answers.scores if answers.scores is not None and answers.scores.ndim == 1 else None
     return _by_check(
-        name, failure.rejudge(window.with_answers(outputs, scores)), failure.rejudge(window)
+        name,
+        failure.check,
+        failure.rejudge(window.with_answers(outputs, scores)),
+        failure.rejudge(window),
     )
 
 
@@ -252,24 +256,31 @@ def _plain(values: list[Any]) -> list[Any]:
     return [None if one is None or one != one else one for one in values]  # noqa: PLR0124
 
 
-def _by_check(name: str, findings: Sequence[Finding], current: Sequence[Finding]) -> Trial:
-    worst = max(findings, key=lambda one: one.verdict.severity, default=None)
+def _by_check(
+    name: str, check: str, findings: Sequence[Finding], current: Sequence[Finding]
+) -> Trial:
+    # The check that failed decides: what else a version is not good at, it was not before.
+    worst = next((one for one in findings if one.name == check), None)
     if worst is None:
-        return Trial(version=name, outcome="unproven", reason="nothing was judged")
+        return Trial(version=name, outcome="unproven", reason=f"{check} was not judged")
     reason = f"on the same window: {worst.summary}"
     if worst.verdict is Verdict.FAILED:
         return Trial(version=name, outcome="unhelpful", reason=reason)
     if worst.verdict in (Verdict.INCONCLUSIVE, Verdict.ERRORED):
         # Too few rows to say that the limit is kept may be enough to say that it is better.
-        same = next((one for one in current if one.name == worst.name), None)
-        if (
-            same is None
-            or same.interval is None
-            or worst.interval is None
-            or worst.interval[1] >= same.interval[0]
-        ):
+        same = next((one for one in current if one.name == check), None)
+        if same is None or not _is_better(worst, same):
             return Trial(version=name, outcome="unproven", reason=reason)
     return Trial(version=name, outcome="qualified", reason=reason)
+
+
+def _is_better(one: Finding, other: Finding) -> bool:
+    """Whether a finding is proven better than another of the same check."""
+    if one.interval is None or other.interval is None:
+        return False
+    if one.id.endswith(FLOOR):
+        return one.interval[0] > other.interval[1]
+    return one.interval[1] < other.interval[0]
 
 
 def _by_loss(name: str, window: WindowData, outputs: list[Any], failure: Failure) -> Trial:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mlguard.config import AppSettings
+from mlguard.deploy.false_alarms import FalseAlarms, expected_false_alarms
 from mlguard.deploy.rollout import state_fields
 from mlguard.deploy.watch import conditions
 from mlguard.registry import AppState, Event, Hold, Incident, Mode, Registry, Server, Version
@@ -65,6 +66,7 @@ class AppStatus:
     holds: tuple[Hold, ...]
     incidents: tuple[Incident, ...]
     monitors: tuple[MonitorStatus, ...]
+    false_alarms: FalseAlarms | None
     servers: tuple[Server, ...]
     last_event: Event | None
     mail: dict[str, int]
@@ -124,6 +126,7 @@ def app_status(
         holds=tuple(registry.holds(app)),
         incidents=tuple(registry.incidents(app, open_only=True)),
         monitors=_monitors(registry, state, settings),
+        false_alarms=expected_false_alarms(registry, state, settings, now=now),
         servers=servers,
         last_event=events[-1] if events else None,
         mail=registry.outbox.counts(),
@@ -153,7 +156,9 @@ def _monitors(
         # One window may have a finding for each feature or group: the worst speaks.
         newest = [one for when, one in results if when == at]
         last = max(newest, key=lambda one: one.verdict.severity, default=None)
-        doing = now_doing.get(name, "idle")
+        # A part of a monitor that is blind makes the whole so.
+        parts = {now_doing[key] for key in now_doing if key.partition(".")[0] == name}
+        doing = "blind" if "blind" in parts else now_doing.get(name, "idle")
         found.append(MonitorStatus(id=name, state=doing, last=last, at=at))
     return tuple(found)
 

@@ -125,7 +125,7 @@ class Actor:
         ).items():
             if not history or not self.watch.table(history[-1].family).enabled:
                 continue
-            rules = self.watch.table(history[-1].family)
+            rules = self.watch.rules(history[-1])
             action = decide(history, rules, self.watch.settings.auto, self.standing)
             wishes.append((action, name, history))
         # The gravest first: after a move the rest is about a version that no longer serves.
@@ -193,8 +193,8 @@ class Actor:
         failed = _last_failed(history)
         if not (action.wanted.moves_traffic and failed.sequential):
             return ""
-        monitor = self.watch.sequential(failed.family, self.active)
-        n = 0 if monitor is None else len(monitor.evidence())
+        monitor = self.watch.sequential(self.watch.owner(failed), self.active)
+        n = 0 if monitor is None else len(monitor.evidence(failed.subject))
         return f"/{n.bit_length() if n >= N_MIN else 0}"
 
     def _clear(self, name: str, incident: int, last: MonitorResult) -> None:
@@ -228,7 +228,9 @@ class Actor:
             theta = acceptable_loss(reference, tolerance=settings.monitor.concept_drift.tolerance)
         except UsageError:
             theta = None
-        monitor = self.watch.monitor(failed.family, self.active.digest)
+        if failed.sequential and failed.limit is not None:
+            theta = failed.limit
+        monitor = self.watch.monitor(self.watch.owner(failed), self.active.digest)
         rejudges = monitor is not None and getattr(monitor, "judges_answers", False)
         return Failure(
             check=failed.name,
@@ -248,8 +250,8 @@ class Actor:
             "generation": self.watch.state.generation,
         }
         if failed.sequential:
-            monitor = self.watch.sequential(failed.family, self.active)
-            ids = [] if monitor is None else monitor.evidence()
+            monitor = self.watch.sequential(self.watch.owner(failed), self.active)
+            ids = [] if monitor is None else monitor.evidence(failed.subject)
             table = read(self.watch.app, query_ids=ids, **where)
         elif failed.window is not None and failed.window.n_rows:
             until = math.nextafter(failed.window.end, math.inf)

@@ -17,11 +17,12 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 
 from mlguard import plugins
-from mlguard.config import AppSettings, MonitorTable
+from mlguard.config import AppSettings, FairnessMonitor, MonitorTable
 from mlguard.deploy.watch_labels import Answerer, LabelReader, Labels
 from mlguard.deploy.watch_memory import Memory
 from mlguard.deploy.watch_rows import SETTLE_S, Place, Stretch, walk
 from mlguard.errors import PluginError
+from mlguard.monitors.fairness import FLOOR
 from mlguard.monitors.maturity import immature
 from mlguard.monitors.protocol import Looking, Monitor, Sequential
 from mlguard.monitors.service import judge_load
@@ -106,9 +107,29 @@ class AppWatch:
         return [name for name in plugins.found("mlguard.monitors") if self.table(name).enabled]
 
     def table(self, name: str) -> MonitorTable:
-        """Return ``[monitor.<name>]``; defaults for a plug-in's, which has no table."""
-        found = getattr(self.settings.monitor, name, None)
+        """Return ``[monitor.<name>]``; defaults for a plug-in's, which has no table.
+
+        A part of a monitor, like ``fairness.loss``, has the table of the whole.
+        """
+        found = getattr(self.settings.monitor, name.partition(".")[0], None)
         return found if isinstance(found, MonitorTable) else MonitorTable()
+
+    def rules(self, result: MonitorResult) -> MonitorTable:
+        """Return the rules that a result is acted on by.
+
+        A group below its floor is harm where app.toml says so: rather the default output than
+        a version that is known for it.
+        """
+        table = self.table(result.family)
+        harm = isinstance(table, FairnessMonitor) and table.harm_class
+        if harm and result.id.endswith(FLOOR):
+            return table.model_copy(update={"action": "default_output"})
+        return table
+
+    @staticmethod
+    def owner(result: MonitorResult) -> str:
+        """Return the name of the monitor that a result is of."""
+        return result.id if result.id in plugins.found("mlguard.monitors") else result.family
 
     def monitor(self, name: str, digest: str) -> Monitor | None:
         """Build a monitor against the reference of some bytes; None where it does not load."""
@@ -135,9 +156,9 @@ class AppWatch:
         ]
         return "blind" if "blind" in found else found[0]
 
-    def _series(self, family: str) -> list[list[MonitorResult]]:
+    def _series(self, name: str) -> list[list[MonitorResult]]:
         history = self.memory.history(self.app, self.state.generation)
-        return [found for found in history.values() if found and found[0].family == family]
+        return [found for found in history.values() if found and self.owner(found[0]) == name]
 
     def _seen(self, active: Version) -> int:
         """Count the rows of the longest window that any monitor has."""
@@ -171,7 +192,7 @@ class AppWatch:
             last = series[0][-1] if series else None
             return [
                 MonitorResult(
-                    id=last.id if last else f"{name}.window",
+                    id=last.id if last else name if "." in name else f"{name}.window",
                     subject=last.subject if last else "",
                     sequential=last.sequential if last else False,
                     verdict=Verdict.ERRORED,
@@ -352,6 +373,8 @@ class AppWatch:
             for name in self.monitor_names()
             if (monitor := self.monitor(name, active.digest)) is not None
             and monitor.clock == "labels"
+            # That labels are missing is said once of a monitor, not of each of its parts.
+            and "." not in name
         ]
         if not needing:
             return

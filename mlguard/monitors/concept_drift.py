@@ -22,8 +22,9 @@ from typing import Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from mlguard.config import AppSettings, ConceptDriftMonitor
+from mlguard.config import AppSettings, ConceptDriftMonitor, FairnessMonitor
 from mlguard.errors import UsageError
+from mlguard.monitors.budget import own_run_length
 from mlguard.monitors.losses import acceptable_loss, reference_scale, row_losses
 from mlguard.monitors.maturity import immature
 from mlguard.monitors.window import WindowData
@@ -56,6 +57,11 @@ class ConceptDrift:
         The version's reference; its ``"loss"`` is read.
     app : AppSettings
         The app that is watched.
+    check, subject : str, optional
+        What its results are called, where it is the detector of one group.
+    average_run_length : float, optional
+        Labels to a false alarm of all detectors of the app together.  Default: that of the
+        settings.
     """
 
     id: ClassVar[str] = "concept_drift"
@@ -63,10 +69,23 @@ class ConceptDrift:
     sequential: ClassVar[bool] = True
 
     def __init__(
-        self, settings: ConceptDriftMonitor, reference: Mapping[str, Any], app: AppSettings
+        self,
+        settings: ConceptDriftMonitor | FairnessMonitor,
+        reference: Mapping[str, Any],
+        app: AppSettings,
+        *,
+        check: str = _ID,
+        subject: str = "",
+        average_run_length: float | None = None,
     ) -> None:
         self.settings = settings
         self.app = app
+        self.check = check
+        self.subject = subject
+        if average_run_length is None:
+            assert isinstance(settings, ConceptDriftMonitor)
+            average_run_length = settings.average_run_length
+        self.average_run_length = average_run_length
         self.scale = reference_scale(reference)
         self.theta: float | None = None
         self.why_not = ""
@@ -87,7 +106,7 @@ class ConceptDrift:
     def _new_detector(self, theta: float) -> EDetector:
         return EDetector(
             theta,
-            average_run_length=self.settings.average_run_length,
+            average_run_length=own_run_length(self.average_run_length, self.app),
             block=self.settings.block,
         )
 
@@ -220,7 +239,8 @@ class ConceptDrift:
     def _finding(self, window: WindowData) -> MonitorResult:
         span = self._span or (window.window.start, window.window.end)
         facts: dict[str, Any] = {
-            "id": _ID,
+            "id": self.check,
+            "subject": self.subject,
             "version": window.version,
             "sequential": True,
             "limit": self.theta,
@@ -244,11 +264,12 @@ class ConceptDrift:
                 **facts,
             )
         unripe = immature(
-            _ID,
+            self.check,
             window.coverage,
             min_coverage=self.app.labels.min_coverage,
             version=window.version,
             window=facts["window"],
+            subject=self.subject,
             sequential=True,
         )
         if unripe is not None:
@@ -311,7 +332,7 @@ class ConceptDrift:
             verdict=Verdict.FAILED,
             summary=f"mean loss {estimate(value, tuple(interval), len(since))} since about "
             f"{moment(change['time'])}; acceptable up to {number(self.theta)}; a false alarm is "
-            f"expected once in {self.settings.average_run_length:,.0f} labels or less often",
+            f"expected once in {self.average_run_length:,.0f} labels or less often",
             reason="limit_exceeded",
             next_step=f"mlguard report {self.app.name}",
             **facts,
@@ -320,7 +341,7 @@ class ConceptDrift:
     def _details(self) -> dict[str, Any]:
         found: dict[str, Any] = {
             "labels": self.n,
-            "average_run_length": self.settings.average_run_length,
+            "average_run_length": self.average_run_length,
             "block": self.settings.block,
         }
         if self._alarm is not None:
@@ -364,8 +385,9 @@ class ConceptDrift:
         """How far the evidence is on its way to an alarm, in log, from 0 to 1."""
         return 0.0 if self._detector is None else self._detector.evidence_share
 
-    def evidence(self) -> list[int]:
+    def evidence(self, subject: str = "") -> list[int]:
         """Return the query ids of the labels since the change, or of the latest while calm."""
+        del subject
         return [int(one) for one in self._recent["query_id"][-self._n_since() :]]
 
     def _n_since(self) -> int:

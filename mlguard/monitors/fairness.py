@@ -7,6 +7,9 @@ of its comparison and counted.
 
 ``selection_rate`` needs no labels and is judged on windows of answers; every other metric is
 judged on windows of labelled answers, in the order in which the labels arrive.
+
+Where a ``floor`` is given, a second finding of each attribute says whether the metric of every
+group keeps above it, whatever the others': all groups may be treated alike, and all badly.
 """
 
 from __future__ import annotations
@@ -22,8 +25,12 @@ from mlguard.monitors.losses import class_name, row_losses
 from mlguard.monitors.maturity import immature
 from mlguard.monitors.window import WindowData
 from mlguard.results import Measurement, MonitorResult, Verdict
+from mlguard.stats.comparison import Summary
 from mlguard.stats.groups import GapJudgement, judge_gap, judge_mean_gap
 from mlguard.stats.rates import RateMetric, group_losses, group_rates
+
+#: How the check that a floor makes is named: ``fairness.accuracy_floor``.
+FLOOR = "_floor"
 
 
 class FairnessGap:
@@ -55,17 +62,26 @@ class FairnessGap:
         self.positive = class_name(1 if positive is None else positive)
 
     def judge(self, window: WindowData) -> list[MonitorResult]:
-        """Judge a closed window: one result for each attribute."""
-        return [self._attribute(window, name) for name in self.attributes]
+        """Judge a closed window: one result for each attribute, two where there is a floor."""
+        metric, floor = self.settings.metric, self.settings.floor
+        limits: list[tuple[str, float, Summary]] = [
+            (f"fairness.{metric}_difference", self.settings.at_most, "difference")
+        ]
+        if floor is not None:
+            limits.append((f"fairness.{metric}{FLOOR}", floor, "group_min"))
+        return [
+            self._attribute(window, name, *limit) for limit in limits for name in self.attributes
+        ]
 
-    def _attribute(self, window: WindowData, attribute: str) -> MonitorResult:
-        check = f"fairness.{self.settings.metric}_difference"
+    def _attribute(
+        self, window: WindowData, attribute: str, check: str, limit: float, aggregate: Summary
+    ) -> MonitorResult:
         facts: dict[str, Any] = {
             "id": check,
             "subject": attribute,
             "version": window.version,
             "window": window.window,
-            "limit": self.settings.at_most,
+            "limit": limit,
         }
         if self.clock == "labels":
             unripe = immature(
@@ -81,7 +97,7 @@ class FairnessGap:
         groups = window.attribute(attribute)
         known = np.array([one is not None for one in groups], dtype=bool)
         unknown = int((~known).sum())
-        judged = self._judged(window, groups, known)
+        judged = self._judged(window, groups, known, limit=limit, aggregate=aggregate)
         if judged is None:
             return MonitorResult(
                 verdict=Verdict.INCONCLUSIVE,
@@ -95,10 +111,17 @@ class FairnessGap:
         return self._result(judged, facts, unknown)
 
     def _judged(
-        self, window: WindowData, groups: npt.NDArray[np.object_], known: npt.NDArray[np.bool_]
+        self,
+        window: WindowData,
+        groups: npt.NDArray[np.object_],
+        known: npt.NDArray[np.bool_],
+        *,
+        limit: float,
+        aggregate: Summary,
     ) -> GapJudgement | None:
         shared: dict[str, Any] = {
-            "limit": self.settings.at_most,
+            "limit": limit,
+            "aggregate": aggregate,
             "min_group_size": self.settings.min_group_size,
             "confidence_level": self.settings.confidence_level,
             "family_error": self.settings.family_error / max(1, len(self.attributes)),

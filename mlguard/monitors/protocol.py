@@ -42,8 +42,8 @@ class Sequential(Monitor, Protocol):
     def n(self) -> int:
         """Labels taken so far."""
 
-    def evidence(self) -> list[int]:
-        """Return the query ids of the rows that an alarm rests on."""
+    def evidence(self, subject: str = "") -> list[int]:
+        """Return the query ids of the rows that an alarm rests on: that of one subject, if any."""
 
     def snapshot(self) -> dict[str, Any]:
         """Return everything that a restart needs, as JSON values."""

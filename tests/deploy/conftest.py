@@ -73,6 +73,8 @@ class World:
     labels: LabelStore
     rng: np.random.Generator
     replays: int = 0
+    #: Whether references tell the loss of each sex, which is that of all.
+    by_sex: bool = False
     predictors: dict[str, Predictor] = field(default_factory=dict)
 
     # --- settings ------------------------------------------------------------------------
@@ -142,7 +144,9 @@ class World:
         columns = {name: rows[:, place] for place, name in enumerate(FEATURES)}
         kinds = dict.fromkeys(FEATURES, "number")
         wrong = int((estimator.predict(pd.DataFrame(columns)) != self.truth(rows)).sum())
+        half = {"n": len(rows) // 2, "n_errors": wrong // 2}
         return {
+            "groups": {"sex": {"F": half, "M": half}} if self.by_sex else {},
             "profile": Profile.reference(columns, kinds).to_json(),
             "loss": {"kind": "error", "n": len(rows), "n_errors": wrong, "scale": 1.0},
             "positive": 1,

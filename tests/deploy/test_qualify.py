@@ -62,7 +62,7 @@ def trial(window, answers, *, hard=False, theta=0.1, fetch=None, targets=None, *
         given = answers[: len(played)]
         return Predictions(np.array(given), None, np.ones(len(given), bool))
 
-    failure = Failure(check="c", hard=hard, window=window, theta=theta)
+    failure = Failure(check="fairness.gap", hard=hard, window=window, theta=theta)
     failure = dataclasses.replace(failure, rejudge=options.pop("rejudge", None))
     found = try_targets(
         targets or [target()],
