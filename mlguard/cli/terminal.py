@@ -73,17 +73,20 @@ class Terminal:
 
     def __init__(self, *, no_color: bool) -> None:
         self.no_color = no_color
+        self._bar: Progress | None = None
 
     def write(self, lines: Sequence[Line]) -> None:
         """Print lines to stdout, coloured where stdout is a terminal."""
-        if self.no_color or not sys.stdout.isatty():
+        on_terminal = sys.stdout.isatty()
+        if not on_terminal or (self.no_color and self._bar is None):
             sys.stdout.write("".join(f"{plain(line)}\n" for line in lines))
             sys.stdout.flush()
             return
         from rich.console import Console
         from rich.text import Text
 
-        console = Console(highlight=False)
+        # A bar that is being drawn must move down itself: its own console knows how.
+        console = self._bar.console if self._bar is not None else Console(highlight=False)
         for line in lines:
             pieces = [(wording.printable(line, LONGEST), "")] if isinstance(line, str) else line
             text = Text.assemble(
@@ -100,10 +103,14 @@ class Terminal:
         from rich.console import Console
         from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-        console = Console(stderr=True, no_color=self.no_color)
+        console = Console(stderr=True, no_color=self.no_color, highlight=False)
         columns = (TextColumn("{task.description}"), BarColumn(16), TimeElapsedColumn())
-        with Progress(*columns, console=console, transient=True) as bar:
-            yield Steps(bar, bar.add_task(title, total=total), silent=False)
+        progress = Progress(
+            *columns, console=console, transient=True, redirect_stdout=False, redirect_stderr=False
+        )
+        with progress as self._bar:
+            yield Steps(progress, progress.add_task(title, total=total), silent=False)
+        self._bar = None
 
 
 def plain(line: Line) -> str:
