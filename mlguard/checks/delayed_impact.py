@@ -307,11 +307,7 @@ def _finding(
         if each.value is not None
     }
     score = f"mean {table.score}" if table.score else "mean score"
-    harmed = [
-        f"{by}={printable(name, 40)} ({kind} harm)"
-        for name, kind in harms.items()
-        if kind != "none"
-    ]
+    harmed = [f"{by}={printable(name, 40)}" for name, kind in harms.items() if kind == "active"]
     summary = (
         f"the answers change the {score} of {by}={printable(worst, 40)} by "
         f"{estimate(one.value, one.interval, one.n)}; limit at least {number(table.at_least)}"
@@ -319,7 +315,7 @@ def _finding(
     if one.verdict is not Verdict.PASSED or one.reason == "not_proven":
         summary += f". {_qualified(one)}"
     if harmed:
-        summary += f". Below what maximum utility would bring: {listed(harmed)}"
+        summary += f". Active harm: the mean falls for {listed(harmed)}"
     return Finding(
         id=ID,
         subject=by,

@@ -76,7 +76,7 @@ def test_a_group_that_loses_fails_and_is_named():
     assert found.reason == "limit_exceeded"
     assert found.interval[1] < 0
     assert "mean score of g=B by −" in found.summary
-    assert "g=B (active harm)" in found.summary
+    assert "Active harm: the mean falls for g=B" in found.summary
     assert found.details["harm"]["B"] == "active"
     assert found.details["at_max_utility"]["B"] > found.value
 
