@@ -8,6 +8,8 @@ import socket
 from mlguard.errors import ConflictError, UsageError
 
 _BACKLOG = 2048
+#: Module that a front end of mlguard runs.
+_FRONT = "mlguard.server_app"
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -61,8 +63,13 @@ def port_holder(port: int) -> tuple[int | None, str]:
     try:
         for one in psutil.net_connections(kind="tcp"):
             if one.status == psutil.CONN_LISTEN and one.laddr.port == port and one.pid:
-                command = " ".join(psutil.Process(one.pid).cmdline())[:120]
-                return one.pid, f"process {one.pid} ({command})"
+                holder = psutil.Process(one.pid)
+                above = holder.parent()
+                if above is not None and _FRONT in holder.cmdline():
+                    # Its supervisor would start a front end again: that is whom to stop.
+                    holder = above
+                command = " ".join(holder.cmdline())[:120]
+                return holder.pid, f"process {holder.pid} ({command})"
     except psutil.Error:
         pass
     return None, "another process"
