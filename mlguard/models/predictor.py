@@ -447,7 +447,9 @@ def _own(labels: npt.NDArray[Any], classes: npt.NDArray[Any]) -> npt.NDArray[Any
     strange = ~np.isin(labels, classes) & _known(labels) if len(classes) else np.zeros(0, np.bool_)
     if strange.any():
         raise ModelRunError(
-            f"predict answered {labels[strange][0]!r}, expected one of {classes.tolist()}"
+            f"predict answered {labels[strange].tolist()[0]!r}, expected one of {classes.tolist()}",
+            hint="a model that answers other values than [data] target has: correct [app] task "
+            "or [data] target in app.toml, or name another model",
         )
     return labels
 

@@ -16,7 +16,7 @@ import numpy as np
 from mlguard.config import AppSettings, InputType
 from mlguard.data.frames import select_columns
 from mlguard.data.schema import Feature, Kind, infer_schema
-from mlguard.errors import DataError
+from mlguard.errors import DataError, ModelFileError
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -98,7 +98,10 @@ def input_schema(estimator: Any, frame: pd.DataFrame, settings: AppSettings) -> 
     DataError
         If the data lacks a feature, has another number of them than the model, or values that
         the app's input type cannot carry.
+    ModelFileError
+        If the model says that it is made for another task than the app's.
     """
+    _check_task(estimator, settings.app.task)
     names = _feature_names(estimator, frame, settings)
     where = f"the data of {settings.name or 'the app'}"
     table = infer_schema(select_columns(frame, names, where=where))
@@ -113,6 +116,28 @@ def input_schema(estimator: Any, frame: pd.DataFrame, settings: AppSettings) -> 
             hint="name the one column in [data] features",
         )
     return InputSchema(kind, settings.app.task, features, _classes(estimator, frame, settings))
+
+
+def _check_task(estimator: Any, task: Task) -> None:
+    """Refuse a model that says of itself that it is made for the other task."""
+    other: Task = "regression" if task == "classification" else "classification"
+    if _declared_task(estimator) == other:
+        name = type(estimator).__name__
+        raise ModelFileError(
+            f'the model ({name}) is made for {other}, and app.toml says [app] task = "{task}"',
+            hint=f'name another model, or write [app] task = "{other}"',
+        )
+
+
+def _declared_task(estimator: Any) -> Task | None:
+    """Return the task that a scikit-learn model declares; None where it declares none."""
+    from sklearn.base import BaseEstimator, is_classifier, is_regressor
+
+    if not isinstance(estimator, BaseEstimator):
+        return None
+    if is_classifier(estimator):
+        return "classification"
+    return "regression" if is_regressor(estimator) else None
 
 
 def _feature_names(estimator: Any, frame: pd.DataFrame, settings: AppSettings) -> list[str]:

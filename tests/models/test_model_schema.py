@@ -1,12 +1,13 @@
 """The shape of a model's inputs and outputs is found, in the right order, or refused."""
 
 import json
+from types import SimpleNamespace
 
 import pandas as pd
 import pytest
 from sklearn.linear_model import LinearRegression, LogisticRegression
 
-from mlguard.errors import DataError
+from mlguard.errors import DataError, ModelFileError
 from mlguard.models.schema import Feature, InputSchema, input_schema
 
 
@@ -86,9 +87,10 @@ def test_strings_take_one_column(make_settings):
 
 def test_classes_come_from_the_data_where_the_model_has_none(numbers, make_settings):
     """A model without classes_ has those of the target; a regression has none."""
+    classifier = SimpleNamespace(feature_names_in_=["a", "b"])
+    assert input_schema(classifier, numbers, make_settings()).classes == (0, 1, 2)
+    assert input_schema(classifier, numbers.drop(columns="y"), make_settings()).classes is None
     model = LinearRegression().fit(numbers[["a", "b"]], numbers["y"])
-    assert input_schema(model, numbers, make_settings()).classes == (0, 1, 2)
-    assert input_schema(model, numbers.drop(columns="y"), make_settings()).classes is None
     regression = make_settings(app={"task": "regression"})
     assert input_schema(model, numbers, regression).classes is None
 
@@ -99,3 +101,17 @@ def test_the_json_round_trip_keeps_everything(lender, applicants, make_settings)
     assert InputSchema.from_json(json.loads(json.dumps(schema.to_json()))) == schema
     plain = InputSchema("doubles", "regression", (Feature("x", "number"),))
     assert InputSchema.from_json(json.loads(json.dumps(plain.to_json()))) == plain
+
+
+@pytest.mark.parametrize(
+    ("model", "task", "other"),
+    [
+        (LinearRegression(), "classification", "regression"),
+        (LogisticRegression(), "regression", "classification"),
+    ],
+)
+def test_a_model_made_for_another_task_is_named(make_settings, numbers, model, task, other):
+    """A regression declared as classification, or the reverse, is told which key to change."""
+    with pytest.raises(ModelFileError, match=f"made for {other}.*task = .{task}") as found:
+        input_schema(model, numbers, make_settings(app={"task": task}))
+    assert f'task = "{other}"' in found.value.hint
