@@ -251,8 +251,9 @@ class Subject:
         for key, column in [
             ("target", data.target),
             *(("sensitive", one) for one in data.sensitive if part == "test"),
+            *((key, getattr(data, key)) for key in ("time", "id") if part == "test"),
         ]:
-            if column not in frame.columns:
+            if column and column not in frame.columns:
                 raise DataError(
                     f"[data] {key} of {self.settings.name} names the column {column!r}, "
                     f"which {text} does not have" + nearest(column, frame.columns),
