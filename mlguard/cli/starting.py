@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import shutil
 from importlib.resources import as_file, files
 from pathlib import Path
@@ -63,7 +64,7 @@ def init(
     """Write a project with a working first app."""
     with session("init", project=folder, json=json, quiet=quiet, no_color=no_color) as run:
         written = write_template("project_template", folder)
-        go = "mlguard up" if folder == Path() else f"cd {folder} && mlguard up"
+        go = "mlguard up" if folder == Path() else f"cd {shlex.quote(str(folder))} && mlguard up"
         run.say([f"  {path}" for path in written] + ["", [("  next: ", "dim"), (go, "")]])
         run.document(
             {

@@ -1,7 +1,7 @@
 """Run an app's training script where what it writes is missing.
 
-``check``, ``deploy``, ``up`` and the pytest plug-in all need the same files.  A lock beside
-``app.toml`` makes the second of two runs wait for the first instead of training again.
+``check``, ``deploy``, ``up`` and the pytest plug-in all need the same files.  A lock in
+``.mlguard`` makes the second of two runs wait for the first instead of training again.
 """
 
 from __future__ import annotations
