@@ -250,11 +250,12 @@ class GateSession:
             try:
                 document = reference_document(subject)
             except Exception as error:  # noqa: BLE001  whatever it is, it must be named
+                said = error.message if isinstance(error, MlguardError) else str(error)
                 self._take(
                     CheckResult(
                         id="gate.reference",
                         verdict=Verdict.ERRORED,
-                        summary=f"no reference for the monitors could be made: {error}",
+                        summary=f"no reference for the monitors could be made: {said}",
                         reason="raised",
                         next_step="the monitors would be blind; mend what it names",
                     )
