@@ -441,8 +441,8 @@ GATE_FINDINGS = {
 
 
 def check_rows() -> list[list[str]]:
-    """Return the data-quality and baseline checks: id, enforcement, what is asked."""
-    from mlguard.checks import baseline, data_quality
+    """Return the checks that have an id of their own: id, enforcement, what is asked."""
+    from mlguard.checks import baseline, data_quality, delayed_impact
 
     own: dict[str, tuple[Callable[..., Any], Enforcement, bool]] = data_quality._OWN  # noqa: SLF001  the one place that says it
     rows = [
@@ -458,6 +458,7 @@ def check_rows() -> list[list[str]]:
     )
     for name, judge in (("beats", baseline.beats), ("no_worse_than", baseline.no_worse)):
         rows.append([f"`baseline.{name}`", "`block`", asked(judge)])
+    rows.append([f"`{delayed_impact.ID}`", "`block`", asked(delayed_impact.find_impact)])
     return rows
 
 
