@@ -62,7 +62,7 @@ def write_thresholds(
     if not _only_thresholds(text, new, thresholds):
         lines = "\n".join(f"  {line}" for line in table_lines(thresholds))
         raise ConfigError(
-            f"{file} writes its thresholds in a way that mlguard does not edit; it is unchanged",
+            f"{file} writes its thresholds in a way that is edited by hand only; it is unchanged",
             hint=f"put this in place of them:\n{lines}",
             file=str(file),
         )

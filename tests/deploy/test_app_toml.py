@@ -105,8 +105,8 @@ def test_the_file_is_replaced_whole_with_its_permissions(app):
 @pytest.mark.parametrize(
     ("written", "words"),
     [
-        ("thresholds = {default = 0.5}\n", "does not edit"),
-        ("thresholds.default = 0.5\n", "does not edit"),
+        ("thresholds = {default = 0.5}\n", "edited by hand only"),
+        ("thresholds.default = 0.5\n", "edited by hand only"),
     ],
 )
 def test_another_way_of_writing_them_is_left_alone(app, written, words):
@@ -139,6 +139,6 @@ def test_a_table_inside_a_text_is_no_table(app):
         'description = """\n[model.thresholds]\ndefault = 0.9\n"""',
     )
     file.write_text(text)
-    with pytest.raises(ConfigError, match="does not edit"):
+    with pytest.raises(ConfigError, match="edited by hand only"):
         write_thresholds(project, load_app(project, "credit"), {"default": 0.4})
     assert file.read_text() == text
