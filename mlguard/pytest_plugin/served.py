@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -27,16 +28,23 @@ def serve_candidate(subject: Subject) -> Iterator[httpx.Client]:
     Yields
     ------
     httpx.Client
-        With the server as its base URL: ``client.post("/iris/predict", json=…)``.
+        With the server as its base URL: ``client.post("/iris/predict", json=…)``.  Where the
+        app has keys, the client shows one that was made for the test.
     """
     import httpx
 
+    from mlguard.serving.access import key_variable
     from mlguard.serving.embedded import served
 
-    manifest = subject.manifest.to_json()
+    settings, manifest = subject.settings, subject.manifest.to_json()
+    key = secrets.token_urlsafe()
+    keys = {key_variable(name): key for name in settings.app.keys}
+    headers = {"Authorization": f"Bearer {key}"} if keys else {}
     with (
-        served(subject.settings, manifest, subject.model_path, version=subject.name) as url,
+        served(
+            settings, manifest, subject.model_path, version=subject.name, environment=keys
+        ) as url,
         # Only this machine is asked, whatever proxy the environment names.
-        httpx.Client(base_url=url, timeout=_TIMEOUT_S, trust_env=False) as client,
+        httpx.Client(base_url=url, timeout=_TIMEOUT_S, trust_env=False, headers=headers) as client,
     ):
         yield client

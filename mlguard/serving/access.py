@@ -91,10 +91,15 @@ class AppKeys:
         return found
 
 
+def key_variable(name: str) -> str:
+    """Return the environment variable that holds a key."""
+    return KEY_PREFIX + name.upper().replace("-", "_")
+
+
 def key_value(name: str, environment: Mapping[str, str] | None = None) -> str:
     """Return the value of a key, empty where it has none."""
     known = os.environ if environment is None else environment
-    variable = KEY_PREFIX + name.upper().replace("-", "_")
+    variable = key_variable(name)
     value = known.get(variable, "").strip()
     file = known.get(f"{variable}_FILE", "").strip()
     if not value and file:

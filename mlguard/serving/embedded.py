@@ -72,6 +72,7 @@ def served(
     version: str = "candidate",
     max_body: int = 8 * 2**20,
     start_s: float = _START_S,
+    environment: Mapping[str, str] | None = None,
 ) -> Iterator[str]:
     """Serve one version on a free port of the loopback interface; yields the base URL.
 
@@ -89,6 +90,8 @@ def served(
         Largest request body, in bytes.
     start_s : float, default 90
         Longest wait for the model to load, in seconds.
+    environment : mapping, optional
+        Holds the callers' keys; default: the process's own.
 
     Raises
     ------
@@ -98,7 +101,7 @@ def served(
     listener = listen("127.0.0.1", 0)
     url = f"http://127.0.0.1:{listener.getsockname()[1]}"
     started = threading.Event()
-    running = _Running()
+    running = _Running(environment)
 
     def run() -> None:
         try:
@@ -128,7 +131,8 @@ def served(
 class _Running:
     """The server in its thread."""
 
-    def __init__(self) -> None:
+    def __init__(self, environment: Mapping[str, str] | None) -> None:
+        self._environment = environment
         self.failure: BaseException | None = None
         self._server: QuietServer | None = None
 
@@ -143,7 +147,7 @@ class _Running:
         """Load the version, answer until stopped, unload it."""
         metrics = Metrics()
         ids = QueryIds(LocalIds().reserve)
-        engine = AppEngine(settings, ids=ids, metrics=metrics)
+        engine = AppEngine(settings, ids=ids, metrics=metrics, environment=self._environment)
         feedback = Feedback(engine, MemoryLabels(), lambda _query_id: None)
         try:
             if spec is not None:

@@ -26,7 +26,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -346,6 +346,8 @@ class AppEngine:
         Where predictions are logged; None: nowhere.
     clock : callable, default time.time
         Seconds since the epoch, for the log.
+    environment : mapping, optional
+        Holds the callers' keys; default: the process's own.
     """
 
     def __init__(
@@ -356,10 +358,12 @@ class AppEngine:
         metrics: Metrics,
         recorder: Recorder | None = None,
         clock: Callable[[], float] = time.time,
+        environment: Mapping[str, str] | None = None,
     ) -> None:
         self.settings = settings
         self.name = settings.name
-        self.keys = AppKeys(settings.app.keys)
+        self._environment = environment
+        self.keys = AppKeys(settings.app.keys, environment)
         self.ids = ids
         self.metrics = metrics
         self.recorder = recorder
@@ -390,7 +394,7 @@ class AppEngine:
     def reconfigure(self, settings: AppSettings) -> None:
         """Put other settings in force; limits of processes hold from the next load on."""
         self.settings = settings
-        self.keys = AppKeys(settings.app.keys)
+        self.keys = AppKeys(settings.app.keys, self._environment)
         self._warn_of_keys()
         self._reader = RowReader(settings.app.input, strict=settings.app.strict_types)
         self._defaults.clear()

@@ -62,7 +62,8 @@ def trial(window, answers, *, hard=False, theta=0.1, fetch=None, targets=None, *
         given = answers[: len(played)]
         return Predictions(np.array(given), None, np.ones(len(given), bool))
 
-    failure = Failure(check="fairness.gap", hard=hard, window=window, theta=theta)
+    check = options.pop("check", "fairness.gap")
+    failure = Failure(check=check, hard=hard, window=window, theta=theta)
     failure = dataclasses.replace(failure, rejudge=options.pop("rejudge", None))
     found = try_targets(
         targets or [target()],
@@ -207,3 +208,55 @@ def test_an_undecided_check_may_still_show_a_gain(high, outcome):
         ]
 
     assert trial(rows([0] * 40), [1] * 40, rejudge=rejudge).outcome == outcome
+
+
+def test_a_target_answers_each_group_by_its_own_threshold():
+    """Scores of 0.4 are a yes for women and a no for men: so the target would serve them."""
+    manifest = {**target().manifest, "thresholds": {"default": 0.5, "sex=F": 0.3}}
+    sex = ["F", "M", None, "X"] * 10
+    window = dataclasses.replace(
+        rows([0] * 40), groups=[{} if one is None else {"sex": one} for one in sex]
+    )
+    seen = []
+
+    def replay(manifest, path, played):
+        n = len(played)
+        return Predictions(np.zeros(n, int), np.full(n, 0.4), np.ones(n, bool))
+
+    def rejudge(window):
+        seen.append(window.output.tolist())
+        return [Finding(id="fairness.gap", verdict=Verdict.PASSED, summary="the gap")]
+
+    trial(window, [], replay=replay, rejudge=rejudge, targets=[Target("v1", manifest)])
+    assert seen[0] == [1, 0, 0, 0] * 10
+
+
+@pytest.mark.parametrize(("low", "outcome"), [(0.65, "qualified"), (0.55, "unproven")])
+def test_an_undecided_floor_may_still_show_a_gain(low, outcome):
+    """Of a floor more is better: the target's interval lies above the current version's."""
+
+    def rejudge(window):
+        target = window.output[0] == 1
+        return [
+            Finding(
+                id="fairness.accuracy_floor",
+                verdict=Verdict.INCONCLUSIVE if target else Verdict.FAILED,
+                summary="the lowest group",
+                interval=(low, 0.9) if target else (0.4, 0.6),
+            )
+        ]
+
+    found = trial(rows([0] * 40), [1] * 40, rejudge=rejudge, check="fairness.accuracy_floor")
+    assert found.outcome == outcome
+
+
+def test_what_else_a_target_is_not_good_at_does_not_count():
+    """Going back is for the check that failed; another one may fail there as it did before."""
+
+    def rejudge(window):
+        return [
+            Finding(id="fairness.gap", verdict=Verdict.PASSED, summary="the gap"),
+            Finding(id="fairness.other", verdict=Verdict.FAILED, summary="another"),
+        ]
+
+    assert trial(rows([0] * 40), [1] * 40, rejudge=rejudge).outcome == "qualified"

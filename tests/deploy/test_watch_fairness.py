@@ -152,3 +152,16 @@ def test_status_tells_the_false_alarms_to_expect(world):
     assert found.labels_per_day == pytest.approx(judged * 86_400 / elapsed)
     assert found.per_30_days == pytest.approx(30 * found.labels_per_day / 100_000)
     assert set(found.to_json()) == {"per_30_days", "labels_per_day", "average_run_length"}
+
+
+def test_thresholds_per_group_stand_in_the_history(world):
+    """Who was answered by which threshold since when is in the audit trail and the manifest."""
+    world.configure('input = "table"', 'input = "table"\ngroups_affect_decisions = true')
+    world.configure("[data]", 'keys = ["portal"]\n[data]')
+    world.configure(OFF, OFF + '\n[model.thresholds]\ndefault = 0.5\n"sex=F" = 0.46')
+    version = world.deploy("v1", WIDE)
+    table = {"default": 0.5, "sex=F": 0.46}
+    [promoted] = [one for one in world.registry.events("loan") if one.kind == "promoted"]
+    assert promoted.detail["thresholds"] == table
+    assert version.manifest["thresholds"] == table
+    assert world.registry.verify_chain() is None
