@@ -156,7 +156,7 @@ def _figures_lines(figures: AttributeFigures) -> list[Line]:
 
 def _short(one: MetricFigures) -> str:
     text = _SHORT.get(one.metric, one.metric.replace("_", " "))
-    return f"{text} {printable(one.positive, 8)}" if one.positive else text
+    return printable(f"{text} {one.positive}".strip(), CELL - 1)
 
 
 def _cell(figures: MetricFigures, group: str) -> str:
