@@ -39,7 +39,7 @@ from mlguard.results import CheckResult, Enforcement, Finding, Measurement, Verd
 from mlguard.stats.cells import Cells, equal_rows
 from mlguard.stats.composites import calibration_figure, f_score_figure, judge_composite_gap
 from mlguard.stats.decision import Decide
-from mlguard.stats.groups import GapJudgement, Overall, judge_gap, judge_mean_gap
+from mlguard.stats.groups import GapJudgement, judge_gap, judge_mean_gap
 from mlguard.stats.multiplicity import bonferroni
 from mlguard.stats.rates import RATE_METRICS, RateMetric
 from mlguard.wording import count
@@ -474,7 +474,7 @@ class _Judge:
         return judge_mean_gap(
             _split(values, codes, names, weights),
             signed=bool((values < 0).any()),
-            overall=_others(values, codes, names, weights) if self.rule.to_overall else None,
+            everybody=_shares(codes, names, weights) if self.rule.to_overall else None,
             **policy,
         )
 
@@ -507,21 +507,13 @@ def _split(
     return dict(zip(names, parts, strict=True))
 
 
-def _others(
-    values: FloatArray, codes: np.ndarray, names: list[str], weights: FloatArray | None
-) -> Overall[FloatArray]:
-    """Return, per group, the values of all others, and its share of everybody."""
+def _shares(codes: np.ndarray, names: list[str], weights: FloatArray | None) -> dict[str, float]:
+    """Return each group's share of everybody."""
     import numpy as np
 
     mass = np.bincount(codes, weights=weights, minlength=len(names)).astype(float)
-    others = {}
-    for code, name in enumerate(names):
-        rest = codes != code
-        others[name] = values[rest] if weights is None else equal_rows(values[rest], weights[rest])
     total = float(mass.sum()) or 1.0
-    return Overall(
-        others, {name: float(one) / total for name, one in zip(names, mass, strict=True)}
-    )
+    return {name: float(one) / total for name, one in zip(names, mass, strict=True)}
 
 
 def _unusable(

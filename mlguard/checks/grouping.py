@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 #: More groups than this are no groups but a measurement.
 MOST_GROUPS = 50
 #: More combinations than this leave nobody in most of them.
-MOST_INTERSECTIONS = 500
+MOST_INTERSECTIONS = 120
 
 
 @dataclass(frozen=True)

@@ -132,7 +132,7 @@ class Cells:
         above, below = _places(metric)
         return {name: _rate(self, group, above, below) for group, name in enumerate(self.names)}
 
-    def overall(self, metric: RateMetric) -> Overall[Rate]:
+    def overall(self, metric: RateMetric) -> Overall:
         """Return what each group is compared with where it is compared with everybody."""
         _, below = _places(metric)
         share = self.weight[:, below].sum(axis=1)

@@ -15,9 +15,9 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Generic, Literal, Self, TypeAlias, TypeVar
+from typing import Literal, Self, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -38,6 +38,7 @@ from mlguard.stats.support import (
     pair_rows_needed,
     pair_rows_to_tell,
     pair_support,
+    pair_support_of_many,
     rate_power,
     rate_rows_needed,
     rate_support,
@@ -50,7 +51,8 @@ Summary: TypeAlias = Literal["difference", "ratio", "group_min", "group_max"]
 
 #: Comparisons that are tried when the tightest judgeable limit is looked for.
 WEAKEST = 6
-Figure = TypeVar("Figure")
+#: Pairs from which only those in doubt are worth an exact computation.
+MANY_PAIRS = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,18 +79,18 @@ class GroupEstimate:
 
 
 @dataclass(frozen=True, slots=True)
-class Overall(Generic[Figure]):
-    """What each group is compared with where it is compared with everybody.
+class Overall:
+    """What each group's rate is compared with where it is compared with everybody.
 
     Attributes
     ----------
-    others : mapping of str to figure
-        Per group the figure of all rows that are not in it.
+    others : mapping of str to Rate
+        Per group the rate of all rows that are not in it.
     shares : mapping of str to float
         Per group its share of the metric's denominator, in [0, 1].
     """
 
-    others: Mapping[str, Figure]
+    others: Mapping[str, Rate]
     shares: Mapping[str, float]
 
 
@@ -209,7 +211,7 @@ def compare_rates(
     confidence_level: float,
     family_error: float,
     reference: str | None = None,
-    overall: Overall[Rate] | None = None,
+    overall: Overall | None = None,
 ) -> Comparison:
     """Compare the rates of groups, each with at least one row in its denominator."""
     names = list(rates)
@@ -290,7 +292,8 @@ class _RatePairs:
         for tried in {one for way in ways for one in way}:
             here = np.array([tried in way for way in ways])
             pairs = np.array(chosen)[here]
-            power = pair_support(
+            support = pair_support if len(pairs) <= MANY_PAIRS else pair_support_of_many
+            power = support(
                 self.one[pairs],
                 self.other[pairs],
                 self.centre[pairs],
@@ -444,6 +447,7 @@ def compare_shares(
 
 def compare_means(
     samples: Mapping[str, FloatArray],
+    large: Collection[str],
     *,
     bounds: tuple[float, float],
     limit: float,
@@ -451,43 +455,62 @@ def compare_means(
     confidence_level: float,
     family_error: float,
     reference: str | None = None,
-    overall: Overall[FloatArray] | None = None,
+    everybody: Mapping[str, float] | None = None,
 ) -> Comparison:
-    """Compare the means of groups, each with at least one value, all within the bounds.
+    """Compare the means of the groups that are large enough, all values within the bounds.
+
+    With ``everybody``, the groups' shares of all rows, each is compared with all together.  The
+    others' mean is then put together from the groups' own means and bounds (MOVER of a weighted
+    sum), the small groups among them.
 
     Support comes from the width of each group's interval, not from the sample's own spread:
     thirty values of 0 have none, and show nothing for it.
     """
-    names = list(samples)
-    others = [] if overall is None else [overall.others[name] for name in names]
-    usable = [place for place, one in enumerate(others) if one.size]
+    names = [name for name in samples if name in large]
     single = aggregate in ("group_min", "group_max")
+    usable = [] if everybody is None else [i for i, name in enumerate(names) if everybody[name] < 1]
     if single:
         indices = [(place, place) for place in range(len(names))]
-    elif overall is None:
+    elif everybody is None:
         indices = pair_indices(names, reference)
     else:
         indices = [(place, len(names) + place) for place in usable]
     level = simultaneous_level(confidence_level, family_error, len(indices))
     z = critical_value(level)
-    figures = [*samples.values(), *others]
-    n = np.array([one.size for one in figures], float)
-    value = np.array([float(one.mean()) if one.size else np.nan for one in figures])
-    limits = [
-        mean_interval(one, low=bounds[0], high=bounds[1], confidence_level=level)
-        if one.size
-        else (np.nan, np.nan)
-        for one in figures
-    ]
-    low, high = np.array(limits).reshape(-1, 2).T
+
+    def measured(told: Sequence[str]) -> tuple[FloatArray, _Figures]:
+        n = np.array([samples[name].size for name in told], float)
+        value = np.array([float(samples[name].mean()) for name in told])
+        limits = [
+            mean_interval(samples[name], low=bounds[0], high=bounds[1], confidence_level=level)
+            for name in told
+        ]
+        low, high = np.array(limits).reshape(-1, 2).T
+        return n, _Figures(value, low, high)
+
+    n, figures = measured(names)
+    if everybody is not None:
+        small = [name for name, one in samples.items() if one.size and name not in names]
+        n_small, of_small = measured(small)
+        n, figures = _with_others(
+            np.concatenate([n, n_small]),
+            _Figures(
+                np.concatenate([figures.value, of_small.value]),
+                np.concatenate([figures.low, of_small.low]),
+                np.concatenate([figures.high, of_small.high]),
+            ),
+            np.array([everybody[name] for name in (*names, *small)]),
+            len(names),
+        )
+    value, low, high = figures.value, figures.low, figures.high
     shares = np.zeros(len(indices))
     if single:
         compared = _Compared(indices, value, low, high)
-    elif overall is None:
-        compared = _compared(_Figures(value, low, high), indices, aggregate)
+    elif everybody is None:
+        compared = _compared(figures, indices, aggregate)
     else:
-        shares = np.array([overall.shares[names[place]] for place in usable])
-        compared = _to_overall(_Figures(value, low, high), indices, aggregate, shares)
+        shares = np.array([everybody[names[place]] for place in usable])
+        compared = _to_overall(figures, indices, aggregate, shares)
     error = (high - low) / (2 * z)
     rows_of_all = n[: len(names)].sum()
     middle = float((value * n)[: len(names)].sum() / rows_of_all) if rows_of_all else 0.0
@@ -613,6 +636,26 @@ class _Figures:
     value: FloatArray
     low: FloatArray
     high: FloatArray
+
+
+def _with_others(
+    n: FloatArray, figures: _Figures, shares: FloatArray, first: int
+) -> tuple[FloatArray, _Figures]:
+    """Put behind the first groups, for each, all groups but it."""
+    rest = np.maximum(1 - shares[:first], np.finfo(float).tiny)
+
+    def others(total: FloatArray) -> FloatArray:
+        found: FloatArray = total.sum() - total[:first]
+        return found
+
+    value = others(shares * figures.value) / rest
+    below = np.sqrt(np.maximum(others((shares * (figures.value - figures.low)) ** 2), 0.0)) / rest
+    above = np.sqrt(np.maximum(others((shares * (figures.high - figures.value)) ** 2), 0.0)) / rest
+    return np.concatenate([n[:first], others(n)]), _Figures(
+        np.concatenate([figures.value[:first], value]),
+        np.concatenate([figures.low[:first], value - below]),
+        np.concatenate([figures.high[:first], value + above]),
+    )
 
 
 def _compared(

@@ -254,7 +254,7 @@ def judge_gap(
     decide: Decide = "evidence",
     optional: Collection[str] = (),
     reference: str | None = None,
-    overall: Overall[Rate] | None = None,
+    overall: Overall | None = None,
     lenient: bool = False,
 ) -> GapJudgement:
     """Judge the worst gap of a rate between groups against a limit.
@@ -341,7 +341,7 @@ def judge_mean_gap(
     decide: Decide = "evidence",
     optional: Collection[str] = (),
     reference: str | None = None,
-    overall: Overall[FloatArray] | None = None,
+    everybody: Mapping[str, float] | None = None,
     lenient: bool = False,
 ) -> GapJudgement:
     """Judge the worst gap of a mean between groups, e.g. of ``mean_absolute_error``.
@@ -359,7 +359,9 @@ def judge_mean_gap(
         Whether values may lie below 0, e.g. residuals; such means have no ratio.
     aggregate, min_group_size, confidence_level, family_error, decide, optional, reference
         As in :func:`judge_gap`.
-    overall, lenient
+    everybody : mapping of str to float, optional
+        Each group's share of all rows: compare each with all together.
+    lenient
         As in :func:`judge_gap`.
 
     Returns
@@ -393,11 +395,9 @@ def judge_mean_gap(
         return np.clip(one, -top, top) if signed else np.minimum(one, top)
 
     samples = {name: clipped(one) for name, one in samples.items()}
-    large = {name: one for name, one in samples.items() if one.size >= max(1, min_group_size)}
-    if overall is not None:
-        others = {name: clipped(one) for name, one in overall.others.items()}
-        overall = Overall(others=others, shares=overall.shares)
+    large = {name for name, one in samples.items() if one.size >= max(1, min_group_size)}
     compared = compare_means(
+        samples,
         large,
         bounds=(bottom, top),
         limit=limit,
@@ -405,7 +405,7 @@ def judge_mean_gap(
         confidence_level=confidence_level,
         family_error=family_error,
         reference=None if reference in samples and reference not in large else reference,
-        overall=overall,
+        everybody=everybody,
     )
     return judge_comparison(
         compared,
@@ -461,7 +461,9 @@ def judge_comparison(
     dropped = _unsupported(compared, optional)
     if not dropped:
         return judged
-    return _judged(compared.without(dropped), groups, dropped=dropped, **rule)
+    rest = compared.without(dropped)
+    # Where nothing is left to compare, what all of them would need is the answer.
+    return _judged(rest if rest.who else compared, groups, dropped=dropped, **rule)
 
 
 def _unsupported(compared: Comparison, optional: Collection[str]) -> set[str]:

@@ -39,6 +39,10 @@ POWER_Z = float(special.ndtri(POWER))
 #: Sample size beyond which nobody is told "about so many rows would tell".
 MOST_ROWS = 10_000_000
 _OUTCOMES = 48
+#: Distance from the power that counts within which the normal approximation decides nothing.
+_DOUBT = 0.12
+#: Hits and misses that it needs in each group.
+_NORMAL_COUNT = 25
 
 
 def breached_rates(
@@ -219,6 +223,58 @@ def pair_support(
     )
     lesser: FloatArray = power.min(axis=0)
     return lesser
+
+
+def pair_support_of_many(
+    n_1: npt.ArrayLike,
+    n_2: npt.ArrayLike,
+    pooled: npt.ArrayLike,
+    *,
+    limit: float,
+    z: float,
+    aggregate: Aggregate = "difference",
+) -> FloatArray:
+    """Return :func:`pair_support` of many pairs, exact for those that are in doubt.
+
+    Where the normal approximation holds and is far from the power that counts, it is returned
+    itself: on which side of it a pair lies is the same.
+
+    Parameters
+    ----------
+    n_1, n_2, pooled, limit, z, aggregate
+        As in :func:`pair_support`.
+
+    Returns
+    -------
+    ndarray
+
+    Examples
+    --------
+    >>> n = [40, 500, 5000]
+    >>> power = pair_support_of_many(n, n, 0.3, limit=0.1, z=1.96)
+    >>> [bool(one >= POWER) for one in power]
+    [False, True, True]
+    """
+    n_a, n_b, p = (np.atleast_1d(one) for one in np.broadcast_arrays(n_1, n_2, pooled))
+    higher, lower = breached_rates(p, limit, aggregate)
+    found = np.ones(p.shape)
+    counted = np.full(p.shape, np.inf)
+    for high_n, low_n in ((n_a, n_b), (n_b, n_a)):
+        spread = higher * (1 - higher) / high_n, lower * (1 - lower) / low_n
+        # A ratio breaches where `lower - limit * higher` lies below 0.
+        factor = 1.0 if aggregate == "difference" else limit
+        distance = higher - lower - limit if aggregate == "difference" else limit * higher - lower
+        variance = factor**2 * spread[0] + spread[1]
+        power = special.ndtr(distance / np.sqrt(np.maximum(variance, 1e-300)) - z)
+        found = np.minimum(found, power)
+        for n, rate in ((high_n, higher), (low_n, lower)):
+            counted = np.minimum(counted, n * np.minimum(rate, 1 - rate))
+    doubt = (np.abs(found - POWER) < _DOUBT) | (counted < _NORMAL_COUNT)
+    if doubt.any():
+        found[doubt] = pair_support(
+            n_a[doubt], n_b[doubt], p[doubt], limit=limit, z=z, aggregate=aggregate
+        )
+    return found
 
 
 def pair_rows_needed(

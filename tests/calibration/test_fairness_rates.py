@@ -12,7 +12,7 @@ import pytest
 from mlguard.results import Verdict
 from mlguard.stats.cells import Cells
 from mlguard.stats.composites import calibration_figure, f_score_figure, judge_composite_gap
-from mlguard.stats.groups import Overall, Rate, judge_gap, worst_gap
+from mlguard.stats.groups import Overall, Rate, judge_gap, judge_mean_gap, worst_gap
 
 
 def band(rate, n):
@@ -207,3 +207,22 @@ def test_f_scores_cover_also_in_small_groups(n):
         judged = judge_composite_gap(figure, limit=0.1, decide="proof", min_group_size=1)
         covered += holds(judged.interval, truth)
     assert covered / repeats >= 0.93
+
+
+def test_means_beside_everybody_cover():
+    """At least 95 %: the others' mean is put together from the groups' own bounds."""
+    random, repeats = np.random.default_rng(13), 400
+    sizes, means = [900, 300, 20], np.array([2.0, 3.0, 2.5])
+    shares = {str(place): size / sum(sizes) for place, size in enumerate(sizes)}
+    gaps = np.abs(means - np.average(means, weights=sizes))
+    covered = 0
+    for _ in range(repeats):
+        samples = {
+            str(place): np.clip(random.normal(mean, 1.0, size), 0, 8)
+            for place, (mean, size) in enumerate(zip(means, sizes, strict=True))
+        }
+        judged = judge_mean_gap(
+            samples, limit=0.1, scale=8.0, everybody=shares, optional={"2"}, decide="proof"
+        )
+        covered += holds(judged.interval, gaps[:2].max())
+    assert covered / repeats >= 0.95 - band(0.95, repeats)

@@ -96,6 +96,15 @@ def test_small_optional_groups_leave_a_lenient_judgement_decided():
     assert required.left_out == ()
 
 
+def test_nothing_left_to_compare_says_what_it_would_take():
+    """All groups too small for support: undecided, with the rows needed."""
+    rates = {name: Rate(20, 100) for name in "abc"}
+    judged = judge_gap(rates, limit=0.1, optional=set(rates), lenient=True)
+    assert judged.reason == "no_support"
+    assert judged.n_needed > 300
+    assert judged.left_out
+
+
 def test_a_weighted_rate_is_that_of_as_many_equal_rows():
     """Equal weights change nothing; a few heavy rows count for little more than themselves."""
     true, predicted = np.array([1, 0] * 50, bool), np.array([1, 1, 0, 0] * 25, bool)

@@ -16,6 +16,7 @@ from mlguard.stats.support import (
     pair_rows_needed,
     pair_rows_to_tell,
     pair_support,
+    pair_support_of_many,
     rate_power,
     rate_rows_needed,
     rate_support,
@@ -149,3 +150,20 @@ def test_a_mean_without_spread_has_support():
 def test_power_of_a_million_rows_is_quick_and_certain():
     """Cost does not grow with the rows."""
     assert float(pair_power(10**6, 10**6, 0.4, 0.2, limit=0.1, z=Z)) == pytest.approx(1)
+
+
+@pytest.mark.parametrize(
+    ("aggregate", "limit"), [("difference", 0.02), ("difference", 0.2), ("ratio", 0.8)]
+)
+@pytest.mark.parametrize("z", [1.96, 3.2])
+def test_the_support_of_many_pairs_is_that_of_each(aggregate, limit, z):
+    """What is approximated lies on the same side of the power that counts."""
+    random = np.random.default_rng(1)
+    n_1, n_2 = np.exp(random.uniform(np.log(40), np.log(20_000), (2, 300))).astype(int)
+    rates = random.uniform(0.02, 0.98, 300)
+    asked = {"limit": limit, "z": z, "aggregate": aggregate}
+    exact = pair_support(n_1, n_2, rates, **asked)
+    quick = pair_support_of_many(n_1, n_2, rates, **asked)
+    assert ((exact >= POWER) == (quick >= POWER)).all()
+    assert (exact != quick).any()
+    assert np.abs(exact - quick)[exact != quick].max() < 0.25
