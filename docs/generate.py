@@ -333,9 +333,9 @@ def command_line() -> Any:
     import typer
 
     from mlguard.cli import app as line
-    from mlguard.cli import deploying, fairness, looking, moving, running, starting
+    from mlguard.cli import deploying, fairness, looking, moving, running, starting, waiving
 
-    for module in (deploying, fairness, looking, moving, running, starting):
+    for module in (deploying, fairness, looking, moving, running, starting, waiving):
         assert module.app is line.app
     return typer.main.get_command(line.app)
 

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from mlguard.deploy.replay import Replayed
     from mlguard.deploy.reporting import Reported
     from mlguard.deploy.status import AppStatus
+    from mlguard.deploy.waiving import Waived
     from mlguard.registry import AppState, Registry, Version
     from mlguard.results import GateDecision
     from mlguard.stats.thresholds import Policy
@@ -455,6 +456,118 @@ class Project:
             self.registry.resume(name, reason)
         line = f"New versions of {name} may go live again." if held else f"{name} was not on hold."
         return self._outcome("resume", name, changed=bool(held), lines=(line,))
+
+    def release(self, name: str, version: str, *, reason: str) -> Outcome:
+        """Let quarantined bytes be judged again; they must pass the gate to serve.
+
+        Parameters
+        ----------
+        name, version : str
+            The app, and a version with these bytes; all versions with them are released.
+        reason : str
+            Why; kept in the history.
+
+        Raises
+        ------
+        RefusedError
+            If the incident that condemned them is still open.
+        """
+        self._reason(reason)
+        self._seen(name)
+        found = self.registry.version(name, version)
+        barred = self.registry.quarantined(name, found.digest) is not None
+        line = f"{version} was not in quarantine."
+        if barred:
+            self.registry.release(name, version, reason)
+            line = f"{version} may be deployed again, after it has passed the gate again."
+        held = bool(self.registry.holds(name))
+        if held:
+            line += f" {name} is still on hold."
+        return self._outcome(
+            "release",
+            name,
+            changed=barred,
+            lines=(line,),
+            next_step=f"mlguard resume {name} --reason …" if held else f"mlguard deploy {name}",
+        )
+
+    # --- waivers -------------------------------------------------------------------------
+
+    def waive(
+        self,
+        name: str,
+        check: str,
+        *,
+        owner: str,
+        reason: str,
+        expires: str,
+        version: str | None = None,
+        digest: str | None = None,
+        any_version: bool = False,
+        subject: str | None = None,
+        ticket: str = "",
+    ) -> Waived:
+        """Let a finding close no gate until a date; its verdict stays what it is.
+
+        Parameters
+        ----------
+        name : str
+            The app.
+        check : str
+            ``family.name``, or ``family.name[subject]`` as the gate prints it.
+        owner, reason : str
+            Who answers for it and mends it, and why it is acceptable until then.
+        expires : str
+            A length (``"30d"``) or a day (``"2026-12-31"``, UTC), at most 90 days away.
+        version, digest : str, optional
+            The one version it is for, by name or by digest.
+        any_version : bool
+            Whether it is for every version instead, later ones too.
+        subject : str, optional
+            The subject, where it does not stand in ``check``; default all.
+        ticket : str
+            Where the work is tracked.
+
+        Raises
+        ------
+        UsageError
+            If it names no one version and not any, nobody answers for it, no reason is given,
+            or its end is past or too far away.
+        """
+        from mlguard.deploy.waiving import digest_of, end_of, given
+
+        settings = self.app(name)
+        content = digest_of(
+            self.registry, name, version=version, digest=digest, any_version=any_version
+        )
+        before = self.registry.waiver_book(name)
+        waiver = self.registry.waive(
+            name,
+            check,
+            subject=subject,
+            digest=content,
+            owner=owner,
+            reason=reason,
+            ticket=ticket,
+            expires=end_of(expires, before.now),
+        )
+        new = waiver not in before.waivers
+        return given(self.settings, settings, self.registry, waiver, new=new)
+
+    def waivers(self, name: str) -> Waived:
+        """Return all waivers of an app, newest first, ended ones too."""
+        from mlguard.deploy.waiving import listed_waivers
+
+        self.app(name)
+        return listed_waivers(self.registry, name)
+
+    def revoke_waiver(self, name: str, waiver_id: int, *, reason: str) -> Waived:
+        """End a waiver now; what serves goes on serving, and the next gate refuses again."""
+        from mlguard.deploy.waiving import revoked
+
+        self._reason(reason)
+        self.app(name)
+        return revoked(self.registry, name, waiver_id, reason)
 
     def _reason(self, reason: str) -> None:
         if not reason.strip():

@@ -9,6 +9,7 @@ from __future__ import annotations
 import textwrap
 
 from mlguard.results import CheckResult, Enforcement, Measurement, Verdict
+from mlguard.waivers import waiver_words
 from mlguard.wording import count, estimate, number, printable
 
 #: Most rows of the table; a check with more groups names how many are left out.
@@ -36,7 +37,7 @@ def one_line(result: CheckResult) -> str:
     only = ""
     bad = result.verdict in (Verdict.FAILED, Verdict.ERRORED, Verdict.INCONCLUSIVE)
     if bad and not result.blocks:
-        only = f", waived by {result.waived_by}" if result.waived_by else ", warns only"
+        only = f", {waiver_words(result)}" if result.waived_by else ", warns only"
     head = f"{result.verdict.mark} {result.verdict.word}{only}  {printable(result.name)}"
     return f"{head}  {printable(result.summary, 500)}"
 
@@ -56,6 +57,8 @@ def report_text(result: CheckResult) -> str:
         lines += _wrapped(printable(text, 500))
     if result.on_inconclusive is Enforcement.BLOCK and result.verdict is Verdict.INCONCLUSIVE:
         lines += ['  undecided closes the gate, unless on_inconclusive = "warn"']
+    if result.blocks and waiver_words(result):
+        lines += _wrapped(f"{waiver_words(result)}: it blocks again")
     if result.next_step:
         lines += [f"  next: {printable(result.next_step, 500)}"]
     traceback = result.details.get("traceback")

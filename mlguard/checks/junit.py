@@ -10,6 +10,7 @@ from pathlib import Path
 from xml.etree import ElementTree as ET
 
 from mlguard.results import CheckResult, GateDecision, Verdict
+from mlguard.waivers import waiver_words
 from mlguard.wording import printable
 
 
@@ -63,6 +64,7 @@ def _case(app: str, one: CheckResult) -> ET.Element:
         "n_min": one.n_min,
         "reason": one.reason or None,
         "waived_by": one.waived_by,
+        "waiver": waiver_words(one) or None,
     }
     properties = ET.SubElement(case, "properties")
     for key, value in facts.items():

@@ -12,6 +12,7 @@ from mlguard.deploy.history import History
 from mlguard.deploy.outcome import SCHEMA_VERSION
 from mlguard.deploy.status import AppStatus, MonitorStatus
 from mlguard.registry import Event, Mode
+from mlguard.waivers import Waiver
 from mlguard.wording import ago, duration, moment, rfc3339
 
 _MONITOR_WORDS = {
@@ -47,6 +48,8 @@ def _app(one: AppStatus) -> list[Line]:
     for incident in one.incidents:
         text = f"✗ {incident.id}: {incident.summary} ({ago(incident.opened_at, one.now)})"
         lines += _entry("incident", text, "red")
+    for waiver in one.waived.waivers:
+        lines += _entry("waived", *_waiver(waiver, one.waived.now))
     lines += _monitors(one)
     lines += _entry("servers", _servers(one))
     lines += _entry("rollback", _rollback(one))
@@ -95,6 +98,17 @@ def _monitor(label: str, monitor: MonitorStatus) -> list[Line]:
         return _entry(label, f"– {name}{_MONITOR_WORDS[monitor.state]}", "dim")
     last = monitor.last
     return _entry(label, f"{last.verdict.mark} {name}{last.summary}", STYLES[last.verdict])
+
+
+def _waiver(waiver: Waiver, now: float) -> tuple[str, str]:
+    """Say what what-serves was let through in spite of; warn from a week before the end."""
+    text = f"{waiver.name}: {waiver.says(now)}: {waiver.reason}"
+    state = waiver.state(now)
+    if state == "active":
+        return text, ""
+    if state == "expiring":
+        return f"! {text}", "yellow"
+    return f"✗ {text}; the next deploy of these bytes is refused", "red"
 
 
 def _false_alarms(found: FalseAlarms) -> str:
@@ -176,6 +190,7 @@ def _app_document(one: AppStatus) -> dict[str, Any]:
             {"id": incident.id, "summary": incident.summary, "level": incident.level}
             for incident in one.incidents
         ],
+        "waivers": [waiver.to_json(one.waived.now) for waiver in one.waived.waivers],
         "servers": [
             {"id": server.id, "url": server.url, "generation": server.observed.get(one.app, 0)}
             for server in one.servers

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from mlguard import wording
 from mlguard.results import CheckResult, Finding, GateDecision, Measurement, Verdict
+from mlguard.waivers import waiver_words
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
@@ -201,8 +202,9 @@ def finding_lines(one: Finding, label: str) -> list[Line]:
         [(label, ""), (f"{one.verdict.mark} ", STYLES[one.verdict]), (first.strip(), "")],
         *more,
     ]
-    if isinstance(one, CheckResult) and one.waived_by:
-        lines.append([(" " * indent + f"waived by {one.waived_by}", "yellow")])
+    if isinstance(one, CheckResult) and (said := waiver_words(one)):
+        text = said if one.waived_by else f"{said}: it blocks again"
+        lines += [[(part, "yellow")] for part in indented(text, indent)]
     return [*lines, *_columns(groups, indent + 2)]
 
 

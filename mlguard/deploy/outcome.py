@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from mlguard.results import CheckResult, GateDecision, Verdict
+from mlguard.waivers import waiver_note
 
 SCHEMA_VERSION = "1.0"
 
@@ -116,4 +117,4 @@ def check_to_json(result: CheckResult) -> dict[str, Any]:
         "nonfinite",
     )
     document = result.to_json()
-    return {key: document[key] for key in keys if key in document}
+    return {key: document[key] for key in keys if key in document} | {"waiver": waiver_note(result)}

@@ -147,7 +147,7 @@ class Rollout:
         )
         before = self.registry.app(self.app).active
         self._stage(operation, version)
-        after = self.registry.promote(operation, reason=request.message or "deployed")
+        after = self._promote(operation, request.message or "deployed")
         self._wait_until_served(after)
         if request.wait:
             after = self._wait_until_confirmed(version)
@@ -254,10 +254,13 @@ class Rollout:
             )
             fresh = self.registry.evidence(self.app, candidate.digest)[0]
         else:
-            decision = GateDecision.from_json(fresh.decision)
             self.progress("the gate judged these bytes on the same data before; reusing that")
-        target = _state_after_gate(decision)
-        if version.state is not State.STANDBY or target is not State.PASSED:
+        # Waivers come and go while evidence stays: what counts is those that are valid now.
+        decision = self.registry.decision_now(fresh)
+        # A standby stays one, whatever a gate says of it today: it may be all there is to go
+        # back to.
+        if version.state is not State.STANDBY:
+            target = _state_after_gate(decision)
             self.registry.mark(version.id, target, reason=decision.because, evidence_id=fresh.id)
         return decision, fresh, reused
 
@@ -265,6 +268,14 @@ class Rollout:
         """Return evidence that still holds: same bytes, data, policy and code, not too old."""
         grounds = (self._policy(), data_digest(self.settings), VERSION)
         oldest = self.clock() - self.settings.rollout.evidence_max_age
+        # Bytes that were released from quarantine must pass again: what let them through
+        # before they failed in service proves nothing.
+        released = [
+            one.at
+            for one in self.registry.events(self.app, kind="released")
+            if one.detail.get("digest") == candidate.digest
+        ]
+        oldest = max([oldest, *released])
         for one in self.registry.evidence(self.app, candidate.digest):
             same = (one.policy_digest, one.data_digest, one.code_version) == grounds
             # A check that raised may not raise again; everything else would be the same.
@@ -326,6 +337,14 @@ class Rollout:
         except BaseException:
             # Whatever went wrong, the candidate must not linger: the next deployment is free.
             self.registry.abort(operation, "the deployment did not finish")
+            raise
+
+    def _promote(self, operation: Operation, reason: str) -> AppState:
+        try:
+            return self.registry.promote(operation, reason=reason)
+        except RefusedError:
+            # Something was forbidden meanwhile (a hold, a waiver that ended): unload it.
+            self.registry.abort(operation, "the promotion was refused")
             raise
 
     def _load_everywhere(self, operation: Operation, version: Version) -> None:

@@ -15,6 +15,7 @@ from mlguard.deploy.rollout import state_fields
 from mlguard.deploy.watch import conditions
 from mlguard.registry import AppState, Event, Hold, Incident, Mode, Registry, Server, Version
 from mlguard.results import MonitorResult
+from mlguard.waivers import WaiverBook
 from mlguard.wording import rfc3339
 
 
@@ -57,7 +58,11 @@ class MonitorStatus:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AppStatus:
-    """Everything that ``mlguard status`` says of one app."""
+    """Everything that ``mlguard status`` says of one app.
+
+    ``waived`` holds the waivers that the gate needed to let what serves through: valid ones,
+    and ended ones, which make the gate refuse the same bytes today.
+    """
 
     app: str
     state: AppState
@@ -65,6 +70,7 @@ class AppStatus:
     candidate: Version | None
     holds: tuple[Hold, ...]
     incidents: tuple[Incident, ...]
+    waived: WaiverBook
     monitors: tuple[MonitorStatus, ...]
     false_alarms: FalseAlarms | None
     servers: tuple[Server, ...]
@@ -125,6 +131,7 @@ def app_status(
         candidate=registry.candidate(app),
         holds=tuple(registry.holds(app)),
         incidents=tuple(registry.incidents(app, open_only=True)),
+        waived=registry.serving_waivers(app),
         monitors=_monitors(registry, state, settings),
         false_alarms=expected_false_alarms(registry, state, settings, now=now),
         servers=servers,

@@ -248,6 +248,9 @@ def text_part(notice: Notice, pictures: Sequence[str], now: float) -> str:
         blocks.append("\n".join(f"{name:<{width}}{text}" for name, text in notice.numbers))
     if notice.table:
         blocks.append(_text_table(notice))
+    if notice.waived:
+        lines = [_fill(one, 2) for one in notice.waived]
+        blocks.append("\n".join(["Waived in what serves", *lines]))
     blocks.append(f"-- \n{_footer(notice, now)}")
     return "\n\n".join(blocks) + "\n"
 

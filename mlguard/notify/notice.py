@@ -24,6 +24,8 @@ from mlguard.wording import count, estimate, moment, number, printable
 SMALL_GROUP = 10
 #: Rows of a table in a mail; the rest is counted.
 TABLE_ROWS = 30
+#: Waivers that a mail names; the rest is counted.
+WAIVERS = 5
 
 Tone = Literal["failed", "warned", "passed", "undecided"]
 
@@ -68,6 +70,8 @@ class Notice:
     incident : int or None
     earlier : tuple of (float or None, str)
         When something happened and what: what the reader should have heard before.
+    waived : tuple of str
+        What serves in spite of a finding, by whose word and until when.
     """
 
     kind: str
@@ -90,6 +94,7 @@ class Notice:
     app: str
     incident: int | None
     earlier: tuple[tuple[float | None, str], ...] = ()
+    waived: tuple[str, ...] = ()
 
     @property
     def subject(self) -> str:
@@ -435,6 +440,7 @@ def notice(
         app=known.app,
         incident=known.incident,
         earlier=tuple((one.at, one.headline) for one in earlier),
+        waived=_waived(facts),
     )
 
 
@@ -460,6 +466,17 @@ def _given(facts: _Facts, own: Mapping[str, str]) -> dict[str, str]:
     found = {key: text for key, text in given.items() if text}
     # The command of our own words does not belong to somebody else's.
     return found if "next" not in found else {"command": "", **found}
+
+
+def _waived(facts: Mapping[str, Any]) -> tuple[str, ...]:
+    """Say what was waived in what serves, as it stood when the facts were written."""
+    found = [one for one in facts.get("waivers") or () if isinstance(one, Mapping)]
+    lines = []
+    for one in found[:WAIVERS]:
+        subject = f"[{one['subject']}]" if one.get("subject") else ""
+        lines.append(printable(f"{one.get('check', '')}{subject}: {one.get('says', '')}.", 300))
+    more = len(found) - WAIVERS
+    return (*lines, f"and {more} more") if more > 0 else tuple(lines)
 
 
 def _sentence(text: str) -> str:

@@ -14,6 +14,7 @@ from mlguard.checks.declaration import Item, declare_all, judge
 from mlguard.checks.explain import CheckFailedError, report_text
 from mlguard.errors import MlguardError
 from mlguard.results import CheckResult, Verdict
+from mlguard.waivers import waiver_words
 
 if TYPE_CHECKING:
     from mlguard.pytest_plugin.session import GateSession
@@ -77,8 +78,8 @@ class CheckItem(pytest.Item):
         with warnings.catch_warnings():
             # A library's deprecation is no verdict on a model, whatever filters the tests use.
             warnings.simplefilter("default")
-            result = judge(self.check, subject, clock=time.perf_counter)
-        self.result = result
+            judged = judge(self.check, subject, clock=time.perf_counter)
+        result = self.result = parent.gate.waived(judged, parent.root, parent.app)
         self.user_properties += [
             ("mlguard.verdict", result.verdict.value),
             *(
@@ -89,6 +90,8 @@ class CheckItem(pytest.Item):
         ]
         if result.blocks:
             raise CheckFailedError(result)
+        if result.waived_by is not None:
+            pytest.xfail(f"{waiver_words(result)}; {result.summary}")
         if result.verdict not in (Verdict.PASSED, Verdict.WARNED):
             only = (
                 "" if result.verdict is Verdict.SKIPPED else f"{result.verdict.word}, warns only: "

@@ -9,6 +9,9 @@ pytest-xdist the process that runs an item is not the one that keeps the journal
 Rule 3: a function's outcome is its author's statement.  Where it passes, failures that it
 caught itself are not held against the candidate; where it fails, something FAILED or ERRORED
 is recorded, whoever raised it.
+
+Rule 4: what a result says of waivers is what the registry says.  An item that fails only by
+what a valid waiver covers is shown as an expected failure, with its owner and its end.
 """
 
 from __future__ import annotations
@@ -25,12 +28,13 @@ from mlguard.checks.evidence import Subject
 from mlguard.checks.explain import CheckFailedError, one_line
 from mlguard.checks.journal import JournalWriter, error_to_json
 from mlguard.checks.recording import Recorded, recording
-from mlguard.config import AppSettings, load_app, load_project
+from mlguard.config import AppSettings, ProjectSettings, load_app, load_project
 from mlguard.deploy.training import train_missing
 from mlguard.errors import MlguardError
 from mlguard.pytest_plugin import project_of
 from mlguard.pytest_plugin.items import AppFile, CheckItem
 from mlguard.results import CheckResult, Verdict
+from mlguard.waivers import WaiverBook, waiver_words
 
 _RECORDED = pytest.StashKey[list[Recorded]]()
 #: Longest traceback kept in a result, in characters.
@@ -46,6 +50,8 @@ class GateSession:
         self.not_applicable: dict[str, tuple[str, ...]] = {}
         self._settings: dict[tuple[Path, str], AppSettings] = {}
         self._subjects: dict[tuple[Path, str], Subject] = {}
+        self._books: dict[tuple[Path, str], WaiverBook] = {}
+        self._unread: list[str] = []
         self._found: list[CheckResult] = []
         self._journal: JournalWriter | None = None
         results = config.getoption("--mlguard-results")
@@ -76,6 +82,30 @@ class GateSession:
                 failures_dir=self._folder("--mlguard-failures-dir"),
             )
         return self._subjects[key]
+
+    def waived(self, result: CheckResult, root: Path, app: str) -> CheckResult:
+        """Return a result with the waiver that covers it now, if one does."""
+        book = self._book(root, app)
+        wanted = any(one.digest is not None and one.check == result.id for one in book.waivers)
+        return book.apply(result, self._digest(root, app) if wanted else "")
+
+    def _book(self, root: Path, app: str) -> WaiverBook:
+        """Return an app's waivers; none where they cannot be read, so that the gate stays shut."""
+        key = (root, app)
+        if key not in self._books:
+            try:
+                self._books[key] = read_waivers(load_project(root), app)
+            except MlguardError as error:
+                self._books[key] = WaiverBook()
+                self._unread.append(f"{app}: its waivers could not be read: {error.message}")
+        return self._books[key]
+
+    def _digest(self, root: Path, app: str) -> str:
+        """Return the candidate's content; empty where it cannot be loaded."""
+        try:
+            return self.subject(root, app).manifest.digest
+        except MlguardError:
+            return ""
 
     def home(self, path: Path) -> tuple[Path, str] | None:
         """Return project and app that a test file below ``checks/<app>/`` belongs to."""
@@ -196,9 +226,12 @@ class GateSession:
     ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
         """Put what was found onto the report."""
         report = yield
-        if self._owner(item) is not None:
-            found = self._results(item, call, report)
+        owner = self._owner(item)
+        if owner is not None:
+            found = [self.waived(one, *owner) for one in self._results(item, call, report)]
             report.mlguard_results = [one.to_json() for one in found]  # type: ignore[attr-defined]
+            if report.failed and found:
+                _excuse(report, found)
         return report
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
@@ -268,13 +301,45 @@ class GateSession:
         """Say what did not simply pass, and what does not apply."""
         absent = [f"{app}: {one}" for app, some in self.not_applicable.items() for one in some]
         telling = [one for one in self._found if one.verdict is not Verdict.PASSED]
-        if not absent and not telling:
+        if not absent and not telling and not self._unread:
             return
         terminalreporter.section("mlguard", sep="-")
         for result in telling:
             terminalreporter.line(one_line(result))
         for text in absent:
             terminalreporter.line(f"– no item: {text}")
+        for text in self._unread:
+            terminalreporter.line(f"! {text}")
+
+
+def read_waivers(project: ProjectSettings, app: str) -> WaiverBook:
+    """Return the waivers of an app; none where there is no registry yet.
+
+    Raises
+    ------
+    RegistryError
+        If there is one and it cannot be read.
+    """
+    url = project.registry_url
+    if url.startswith("sqlite:///") and not Path(url.removeprefix("sqlite:///")).exists():
+        # A check changes nothing: it does not even make the database.
+        return WaiverBook()
+    from mlguard.registry import Registry
+
+    with Registry.open(project) as registry:
+        return registry.waiver_book(app)
+
+
+def _excuse(report: pytest.TestReport, found: list[CheckResult]) -> None:
+    """Show a failure that waivers cover as an expected one; say where one has ended."""
+    words = "; ".join(f"{one.name}: {said}" for one in found if (said := waiver_words(one)))
+    if not words:
+        return
+    if any(one.blocks for one in found):
+        report.sections.append(("mlguard waivers", words))
+    else:
+        report.outcome = "skipped"
+        report.wasxfail = words
 
 
 def _named(result: CheckResult, item: pytest.Item) -> CheckResult:

@@ -18,7 +18,16 @@ from mlguard.reports.groups import group_charts
 from mlguard.reports.performance import calibration, over_time
 from mlguard.reports.story import tell
 from mlguard.reports.traffic import Labels, Log, Traffic, read_traffic
-from mlguard.reports.view import Change, Figure, Happening, Mark, ReportView, Service, TimeChart
+from mlguard.reports.view import (
+    Change,
+    Figure,
+    Happening,
+    Mark,
+    ReportView,
+    Service,
+    TimeChart,
+    Waived,
+)
 from mlguard.results import GateDecision, MonitorResult
 from mlguard.wording import count, listed, share
 
@@ -131,6 +140,7 @@ def build_report(
         calibration=calibration(traffic, (reference or {}).get("positive")),
         service=_service(traffic),
         gate=_gate(registry, state),
+        waived=_waived(registry, app),
         changes=_changes([(at, one) for at, one in results if at < since], current),
         happenings=tuple(_happening(one) for one in events[:HISTORY]),
         not_judged=tuple(_not_judged(settings, reference, traffic, judged_version)),
@@ -243,6 +253,23 @@ def _gate(registry: Registry, state: AppState) -> tuple[Figure, ...]:
     return tuple(Figure.of(one) for one in results)
 
 
+def _waived(registry: Registry, app: str) -> tuple[Waived, ...]:
+    """Return the waivers that the gate needed to let what serves through."""
+    book = registry.serving_waivers(app)
+    return tuple(
+        Waived(
+            name=one.name,
+            owner=one.owner,
+            reason=one.reason,
+            ticket=one.ticket,
+            expires=one.expires,
+            state=one.state(book.now),
+            says=one.says(book.now),
+        )
+        for one in book.waivers
+    )
+
+
 _WORDS = {
     "registered": "{version} registered",
     "staged": "{version} loaded beside what serves",
@@ -255,6 +282,8 @@ _WORDS = {
     "refused": "{version} refused",
     "aborted": "deploy of {version} aborted",
     "incident_opened": "incident opened on {version}",
+    "waived": "a finding of {version} waived",
+    "released": "{version} released from quarantine",
 }
 
 

@@ -146,6 +146,7 @@ def markdown(view: ReportView) -> str:
     blocks += [block for chart in view.groups for block in _md_groups(chart)]
     blocks += [block for chart in view.performance for block in _md_time(chart)]
     blocks += [*_md_service(view), *_md_figures("What the gate found", view.gate)]
+    blocks += _md_waived(view)
     blocks += _md_lists(view)
     return "\n\n".join(blocks) + "\n"
 
@@ -177,6 +178,13 @@ def _md_figures(title: str, figures: Sequence[Figure]) -> list[str]:
         for one in figures
     ]
     return [f"## {title}", _md_table(("verdict", "what", "value", "limit", "n"), rows)]
+
+
+def _md_waived(view: ReportView) -> list[str]:
+    if not view.waived:
+        return []
+    lines = [f"- {_md(one.name)}: {_md(one.says)}. {_md(one.reason)}" for one in view.waived]
+    return ["## Waived in what serves", "\n".join(lines)]
 
 
 def _md_drift(view: ReportView) -> list[str]:

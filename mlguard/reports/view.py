@@ -90,6 +90,32 @@ class Figure(_Data, frozen=True, kw_only=True):
         return msgspec.convert(known | {"at": at}, cls)
 
 
+class Waived(_Data, frozen=True, kw_only=True):
+    """A finding that what serves was let through in spite of.
+
+    Attributes
+    ----------
+    name : str
+        The check, with its subject.
+    owner, reason, ticket : str
+        Who answers for it, why, and where the work is tracked.
+    expires : float
+        When it ends (seconds, UTC).
+    state : str
+        ``"active"``, ``"expiring"`` (within a week), ``"expired"`` or ``"revoked"``.
+    says : str
+        Who waived it and until when, in a clause.
+    """
+
+    name: str
+    owner: str
+    reason: str
+    ticket: str
+    expires: float
+    state: str
+    says: str
+
+
 class Mark(_Data, frozen=True, kw_only=True):
     """Something that happened at one moment of a time axis."""
 
@@ -327,6 +353,8 @@ class ReportView(_Data, frozen=True, kw_only=True):
     service : Service
     gate : tuple of Figure
         What the gate found about the version that serves.
+    waived : tuple of Waived
+        What it needed waivers for; the first to end comes first.
     changes : tuple of Change
         Against the period before.
     happenings : tuple of Happening
@@ -357,6 +385,7 @@ class ReportView(_Data, frozen=True, kw_only=True):
     calibration: SquareChart | None = None
     service: Service = Service()
     gate: tuple[Figure, ...] = ()
+    waived: tuple[Waived, ...] = ()
     changes: tuple[Change, ...] = ()
     happenings: tuple[Happening, ...] = ()
     not_judged: tuple[str, ...] = ()

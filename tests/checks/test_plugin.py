@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+import time
 
 import pytest
 
@@ -14,6 +15,7 @@ pytest_plugins = ["pytester"]
 @pytest.fixture(scope="session")
 def loaded(fitted):
     """What a run would import, imported before: pytester forgets what a run imports."""
+    import alembic.command
     import sklearn.dummy
     import sklearn.impute
     import sklearn.tree
@@ -21,8 +23,11 @@ def loaded(fitted):
     from mlguard.checks import baseline, data_quality, fairness, reference, simple_models
     from mlguard.models import bundle, predictor
     from mlguard.pytest_plugin import fixtures, served, session
+    from mlguard.registry import store
 
     return (
+        alembic,
+        store,
         baseline,
         data_quality,
         fairness,
@@ -338,3 +343,75 @@ def test_a_gate_outside_a_project_is_refused(tmp_path):
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == pytest.ExitCode.USAGE_ERROR
     assert "no mlguard.toml" in done.stderr
+
+
+def waive(project, check, *, clock=time.time, digest=None):
+    """Waive a finding of the project's app for a day, by a clock of one's own."""
+    from mlguard.config import load_project
+    from mlguard.registry import Registry
+
+    with Registry.open(load_project(project.root), clock=clock) as registry:
+        registry.waive(
+            "credit",
+            check,
+            owner="bea",
+            reason="mended soon",
+            digest=digest,
+            expires=clock() + 86_400,
+        )
+
+
+WAIVED = """
+[gate.data_quality]
+enabled = false
+[gate.baseline]
+enabled = false
+[gate.fairness]
+metrics = ["selection_rate"]
+at_most = 0.0001
+decide = "estimate"
+"""
+
+
+def test_what_is_waived_is_an_expected_failure(run, project):
+    """Declared checks and functions that fail only by it are x, with owner and end."""
+    project.settings(WAIVED)
+    project.test(
+        "from mlguard.checks import assert_no_gap\n"
+        "def test_alike(candidate, test):\n"
+        "    assert_no_gap(candidate, test, metric='selection_rate', by='sex', at_most=0.0001,\n"
+        "                  decide='estimate')\n"
+        "def test_other():\n"
+        "    assert False\n"
+    )
+    check = "fairness.selection_rate_difference"
+    waive(project, check, digest=project.subject().manifest.digest)
+    done, found, _ = run("checks", "serving", "-rx")
+    done.assert_outcomes(failed=1, xfailed=2)
+    assert {name: (one.verdict, one.waived_by) for name, one in found.items()} == {
+        f"{check}[sex]": (Verdict.FAILED, "bea"),
+        f"{check}[sex in test_alike]": (Verdict.FAILED, "bea"),
+        "tests.test_other": (Verdict.FAILED, None),
+    }
+    done.stdout.fnmatch_lines(["XFAIL serving/credit/app.toml::*waived by bea until *UTC*"])
+
+
+def test_a_waiver_that_ended_blocks_and_says_so(run, project):
+    """After its end the item fails again, and its text names who promised what until when."""
+    project.settings(WAIVED)
+    waive(project, "fairness.selection_rate_difference", clock=lambda: 1_000_000.0)
+    done, found, _ = run("serving")
+    done.assert_outcomes(failed=1)
+    assert found["fairness.selection_rate_difference[sex]"].waived_by is None
+    done.stdout.fnmatch_lines(["*the waiver by bea expired on 1970-01-13 13:46 UTC*"])
+
+
+def test_waivers_that_cannot_be_read_let_nothing_through(run, project):
+    """A registry that is no database leaves the gate shut, and is named."""
+    project.settings(WAIVED)
+    state = project.root / ".mlguard"
+    state.mkdir()
+    (state / "registry.db").write_text("this is no database, long enough to look like one" * 40)
+    done, _, _ = run("serving")
+    done.assert_outcomes(failed=1)
+    done.stdout.fnmatch_lines(["! credit: its waivers could not be read:*"])

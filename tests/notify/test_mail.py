@@ -98,6 +98,16 @@ def test_the_text_is_complete_in_itself(facts):
     assert max(len(line) for line in text.splitlines()) < 100
 
 
+def test_what_is_waived_stands_in_both_parts(facts):
+    """Plain text and HTML name the check, whose word it is and until when."""
+    says = "waived by bea until 2026-12-01 00:00 UTC (in 9 d)"
+    waiver = {"check": "fairness.gap", "subject": "sex", "says": says}
+    message = mail({**facts, "waivers": [waiver]})
+    for kind in ("plain", "html"):
+        text = " ".join(message.get_body((kind,)).get_content().split())
+        assert f"fairness.gap[sex]: {says}." in text
+
+
 def test_the_headers_thread_and_ask_no_machine_to_answer(facts):
     """Root and previous message in References; automatic replies are not invited."""
     parsed = mail(facts)

@@ -115,3 +115,18 @@ def test_a_long_table_is_cut_and_counted(facts):
     rows = [{"id": f"x.{place}", "value": 0.1, "n": 100} for place in range(50)]
     told = notice("report", {**facts, "figures": rows})
     assert (len(told.table), told.more_rows) == (30, 20)
+
+
+def test_a_mail_names_what_was_waived_in_what_serves(facts):
+    """By whose word and until when; many are counted, strange ones are made printable."""
+    waiver = {
+        "check": "fairness.gap",
+        "subject": "sex\n",
+        "says": "waived by bea until 2026-12-01 00:00 UTC (in 9 d)",
+    }
+    told = notice("rolled_back", {**facts, "waivers": [waiver]})
+    assert told.waived == (
+        "fairness.gap[sex ]: waived by bea until 2026-12-01 00:00 UTC (in 9 d).",
+    )
+    assert notice("rolled_back", {**facts, "waivers": [waiver] * 7}).waived[-1] == "and 2 more"
+    assert notice("rolled_back", facts).waived == ()

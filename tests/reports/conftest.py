@@ -33,6 +33,7 @@ from mlguard.reports.view import (
     SquareChart,
     Story,
     TimeChart,
+    Waived,
 )
 from mlguard.results import CheckResult, GateDecision, MonitorResult, Verdict, Window
 
@@ -188,6 +189,17 @@ def sample() -> ReportView:
         gate=(Figure(id="baseline.beats", verdict=Verdict.PASSED, value=0.1, n=6000),),
         changes=(
             Change(name="data_drift.ks[duration]", before=Verdict.PASSED, after=Verdict.FAILED),
+        ),
+        waived=(
+            Waived(
+                name="fairness.false_negative_rate_difference[race]",
+                owner="bea",
+                reason="until the retraining",
+                ticket="T-7",
+                expires=NOW + 5 * DAY,
+                state="expiring",
+                says="waived by bea, T-7 until 2026-11-27 14:22 UTC (in 5 d)",
+            ),
         ),
         happenings=(Happening(at=NOW, what="rolled back to v7", who="mlguard", why="error"),),
         not_judged=("2,916 of 4,120 predictions have no label yet.",),

@@ -62,6 +62,7 @@ def test_the_page_says_everything(sample):
         "Service",
         "What changed since the period before",
         "What the gate found about v7",
+        "Waived in what serves",
         "History",
         "What could not be said",
     ]
@@ -76,6 +77,7 @@ def test_the_page_says_everything(sample):
         "0 % → 2 %",
         "X: not shown, fewer than 10 rows",
         "too late (3)",
+        "waived by bea, T-7 until 2026-11-27 14:22 UTC (in 5 d)",
     ):
         assert said in page.text, said
     assert page.text.index("v7 serves") < page.text.index("Why") < page.text.index("What mlguard")
