@@ -419,7 +419,12 @@ def pytest_options() -> list[list[str]]:
 FINDINGS = {
     "concept_drift": {"concept_drift.loss": "mean loss of the labelled answers"},
     "data_drift": {"data_drift.features": "how far the feature that moved furthest has moved"},
-    "fairness": {"fairness.<metric>_difference": "worst gap between two groups, per attribute"},
+    "fairness": {
+        "fairness.<metric>_difference": "worst gap between two groups, per attribute",
+        "fairness.<metric>_floor": "metric of the lowest group, per attribute, where there is a "
+        "`floor`",
+    },
+    "fairness.loss": {"fairness.loss": "mean loss of the labelled answers of one group"},
     "service": {
         "service.model_errors": "share of valid rows on which the model gave no prediction",
         "service.default_ratio": "share of valid rows that got the default output",
@@ -503,7 +508,9 @@ def monitor_rows() -> list[list[str]]:
         kind = point.load()
         module = importlib.import_module(kind.__module__)
         asks = first_sentence(module).partition(": ")[2]
-        settings = AppSettings.model_fields["monitor"].annotation.model_fields[name].default
+        # A part of a monitor has the table of the whole.
+        tables = AppSettings.model_fields["monitor"].annotation.model_fields
+        settings = tables[name.partition(".")[0]].default
         clock = getattr(kind, "clock", None)
         judges = {"rows": "windows of answers", "labels": "every label"}.get(
             clock, "windows of labelled answers; of answers for `selection_rate`"
