@@ -336,7 +336,7 @@ def _excuse(report: pytest.TestReport, found: list[CheckResult]) -> None:
     if not words:
         return
     if any(one.blocks for one in found):
-        report.sections.append(("mlguard waivers", words))
+        report.sections.append(("waivers", words))
     else:
         report.outcome = "skipped"
         report.wasxfail = words
