@@ -265,6 +265,8 @@ class Versions(Waivers):
                 clause="evidence",
             )
         newest = known[0]
+        # As of now: what a waiver holds open today is not what is approved.
+        decision = self._decision_now(connection, newest).to_json()
         made = connection.execute(
             insert(evidence).values(
                 app=version.app,
@@ -272,7 +274,7 @@ class Versions(Waivers):
                 allowed=True,
                 verdict=newest.verdict,
                 decision=to_text(
-                    {**newest.decision, "approved_by": self.actor, "approved_because": reason}
+                    {**decision, "approved_by": self.actor, "approved_because": reason}
                 ),
                 policy_digest=newest.policy_digest,
                 data_digest=newest.data_digest,

@@ -5,7 +5,9 @@ import sqlite3
 import pytest
 
 from mlguard.errors import NotFoundError, RefusedError, UsageError
+from mlguard.policy import gate_decision
 from mlguard.registry import Registry, State
+from mlguard.results import CheckResult, Verdict
 from mlguard.waivers import MAX_WAIVER_S
 
 START = 1_790_000_000.0
@@ -136,25 +138,31 @@ def test_other_content_is_not_covered(house, refused):
     assert house.registry.decision_now(known).allowed
 
 
-def test_an_approval_does_not_prolong_a_waiver(house, refused):
+def test_an_approval_does_not_prolong_a_waiver(house):
     """Who approves what was undecided has not approved what was waived besides."""
-    given = waive(house)
-    accept(house, refused)
     registry = house.registry
-    known = registry.evidence("iris", refused.digest)[0]
-    waived = registry.decision_now(known).to_json()
+    version = house.register("one")
+    registry.mark(version.id, State.VERIFIED, reason="loads")
+    failed = CheckResult(id=CHECK, subject="sex", verdict=Verdict.FAILED, summary="")
+    open_one = CheckResult(id="baseline.beats", verdict=Verdict.INCONCLUSIVE, summary="")
+    decision = gate_decision("iris", "v1", [failed, open_one])
     registry.record_evidence(
         "iris",
-        refused.digest,
-        {**waived, "approved_by": "cem"},
+        version.digest,
+        decision.to_json(),
         policy_digest="policy",
         data_digest="data",
         code_version="code",
     )
-    approved = registry.evidence("iris", refused.digest)[0]
+    given = waive(house)
+    registry.mark(version.id, State.HELD, reason="undecided")
+    assert registry.mark(version.id, State.PASSED, reason="I looked").state is State.PASSED
+    approved = registry.evidence("iris", version.digest)[0]
     assert registry.decision_now(approved).allowed
     registry.revoke_waiver("iris", given.id, "no")
-    assert not registry.decision_now(approved).allowed
+    again = registry.decision_now(approved)
+    assert not again.allowed
+    assert "was revoked on" in again.because
 
 
 def test_revoking_is_audited_and_repeatable(house):
