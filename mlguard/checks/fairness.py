@@ -124,8 +124,9 @@ class Fairness:
         found = find_gap(
             subject.candidate, subject.labelled, by=by, rule=rule, rows=self._counted(subject)
         )
-        if found.verdict is not Verdict.PASSED:
-            found = replace(found, next_step=_next_step(found, subject.settings.name))
+        if found.reason == "limit_exceeded":
+            then = f"{found.next_step}, then: mlguard check {subject.settings.name}"
+            found = replace(found, next_step=then)
         result = from_finding(item, found)
         if not rule.must_decide(by):
             result = replace(result, on_inconclusive=Enforcement.WARN)
@@ -166,15 +167,6 @@ def _metrics(settings: AppSettings) -> list[FairnessMetric]:
     if settings.app.task == "regression" and "metrics" not in gate.model_fields_set:
         return ["mean_absolute_error"]
     return list(dict.fromkeys(gate.metrics))
-
-
-def _next_step(found: Finding, app: str) -> str:
-    if found.verdict is Verdict.FAILED and found.reason == "limit_exceeded":
-        return (
-            "compare the groups' rows and labels, train a candidate that treats them more alike, "
-            f"then: mlguard check {app}"
-        )
-    return found.next_step
 
 
 def group_names(texts: Iterable[str], by: Sequence[str]) -> frozenset[str]:

@@ -39,6 +39,8 @@ MEANING = {
     "label_base_rate": "{positive} comes true more often for {group}",
     "missing_rate": "the value is missing more often for {group}",
 }
+#: Those of them that are about the data, whatever a model makes of it.
+DATA_METRICS = frozenset({"representation", "label_base_rate", "missing_rate"})
 #: Whom a denominator counts, where it is not rows and not one of the rates.
 COUNTED: dict[str, str] = {
     **{str(metric): counted for metric, counted in DENOMINATORS.items()},
@@ -139,7 +141,7 @@ def gap_finding(
         n=sum(one.n for one in judged.groups),
         n_min=judged.n_needed,
         reason=judged.reason,
-        next_step=judged.next_step,
+        next_step=next_step(told, judged, min_group_size=min_group_size),
         measurements=measurements(told, judged),
         details={
             "notes": notes(told, judged, min_group_size=min_group_size, listed_only=listed_only),
@@ -220,6 +222,21 @@ def summary(told: Told, judged: GapJudgement, *, min_group_size: int) -> str:
     if judged.verdict is Verdict.FAILED:
         more = _sentence(told, judged, groups)
     return f"{text}. {more}" if more else text
+
+
+def next_step(told: Told, judged: GapJudgement, *, min_group_size: int) -> str:
+    """Say what would help: more rows of the right kind, a better candidate, better data."""
+    if judged.verdict is Verdict.FAILED:
+        if told.metric in DATA_METRICS:
+            return "look at how the groups' rows were gathered, and gather what is missing"
+        return "compare the groups' rows and labels, and train a candidate that treats them alike"
+    if judged.reason == "no_support" and judged.n_needed is not None:
+        return f"judge it on about {count(judged.n_needed)} {told.rows} of each group"
+    if judged.reason in ("few", "undefined"):
+        return f"judge it on at least {min_group_size} {told.rows} of each group"
+    if judged.reason == "above_not_proven" and judged.n_to_tell is not None:
+        return f"about {count(judged.n_to_tell)} {told.rows} of each group would tell"
+    return ""
 
 
 def _where(told: Told) -> str:
