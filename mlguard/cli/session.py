@@ -92,21 +92,46 @@ class Session:
         self.exit_code = exit_code
 
 
-def _failure(session: Session, error: MlguardError) -> None:
+def _failure(session: Session, error: MlguardError, exit_code: int | None = None) -> None:
+    """Say what went wrong: one document, or two lines on stderr."""
     if session.json:
         from mlguard.deploy.outcome import Outcome
 
+        app = str(error.data.get("app") or "")
         outcome = Outcome(
             command=session.command,
-            app=str(error.data.get("app", "")),
-            exit_code=error.exit_code,
+            app=app,
+            exit_code=error.exit_code if exit_code is None else exit_code,
+            incident=error.data.get("incident"),
             error=error.to_json(),
+            **_serving(session, app),
         )
         session.document(outcome.to_json())
         return
     sys.stderr.write(f"mlguard {session.command}: {error.message}\n")
     if error.hint:
         sys.stderr.write(f"  next: {error.hint}\n")
+
+
+def _serving(session: Session, app: str) -> dict[str, Any]:
+    """Return what serves the app that a command failed on: a failure moved no traffic."""
+    if not app:
+        return {}
+    from mlguard.deploy.rollout import state_fields
+
+    try:
+        registry = session.project.registry
+        return state_fields(registry, registry.app(app))
+    except MlguardError:
+        # The registry itself may be what failed.
+        return {}
+
+
+class InterruptedByUserError(MlguardError):
+    """Somebody pressed Ctrl-C."""
+
+    code = "interrupted"
+    retryable = True
 
 
 @contextlib.contextmanager
@@ -132,7 +157,13 @@ def session(
     except MlguardError as error:
         _failure(run, error)
         run.end(error.exit_code)
-    except (KeyboardInterrupt, BrokenPipeError):
+    except KeyboardInterrupt:
+        interrupted = InterruptedByUserError(
+            "interrupted", hint="nothing is half done; see: mlguard status"
+        )
+        _failure(run, interrupted, INTERRUPTED)
+        run.end(INTERRUPTED)
+    except BrokenPipeError:
         run.end(INTERRUPTED)
     except typer.Exit:
         raise
