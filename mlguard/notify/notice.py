@@ -457,7 +457,8 @@ def _given(facts: _Facts, own: Mapping[str, str]) -> dict[str, str]:
     }
     did, onward = facts.text("did", 1200), facts.text("next", 1200)
     if did[:1].isupper() or did.startswith("mlguard ") or not own.get("did"):
-        given["did"] = _sentence(did if not did[:1].islower() else f"mlguard {did}")
+        named = did.startswith("mlguard ") or not did[:1].islower()
+        given["did"] = _sentence(did if named else f"mlguard {did}")
     if onward.startswith("mlguard "):
         if not own.get("command"):
             given["command"] = given["command"] or onward

@@ -47,6 +47,8 @@ def test_a_sentence_in_the_facts_replaces_ours(facts):
     """Who decides may say it better, and then our command does not follow their words."""
     told = notice("rolled_back", {**facts, "did": "We moved it.", "next": "Call Anna."})
     assert (told.did, told.next_step, told.command) == ("We moved it.", "Call Anna.", "")
+    told = notice("rolled_back", {**facts, "did": "mlguard holds promotions."})
+    assert told.did == "mlguard holds promotions."
 
 
 def test_a_reason_with_its_number_is_not_told_twice(facts):
