@@ -107,8 +107,5 @@ def acceptable_loss(reference: Mapping[str, Any], *, tolerance: float) -> float:
             hint="deploy it again: the gate writes the reference",
         )
     errors = found.get("n_errors")
-    if errors is not None:
-        total = float(errors)
-    else:
-        total = float(found["mean"]) * n
+    total = float(found["mean"]) * n if errors is None else float(errors)
     return reference_bound(total, n, tolerance=tolerance)
