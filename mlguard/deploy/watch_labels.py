@@ -168,10 +168,13 @@ class LabelReader:
 
 
 def _labelled(table: pa.Table, by_id: dict[int, Label]) -> pa.Table:
+    import pyarrow as pa
+
     ids = table.column("query_id").to_pylist()
     # A row may stand in the log twice where its process was killed while it flushed.
     first: dict[int, int] = {}
     for place, query_id in enumerate(ids):
         if query_id in by_id:
             first.setdefault(query_id, place)
-    return table.take(sorted(first.values()))
+    # With the type spelt out: of no places at all Arrow would not know that they are numbers.
+    return table.take(pa.array(sorted(first.values()), pa.int64()))
