@@ -11,7 +11,9 @@ from __future__ import annotations
 import contextlib
 import json as json_module
 import os
+import signal
 import sys
+import threading
 import traceback
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
     from mlguard.project import Project
 
 INTERRUPTED = 130
+TERMINATED = 143
 
 
 @dataclass
@@ -128,10 +131,37 @@ def _serving(session: Session, app: str) -> dict[str, Any]:
 
 
 class InterruptedByUserError(MlguardError):
-    """Somebody pressed Ctrl-C."""
+    """Somebody pressed Ctrl-C, or asked the process to end."""
 
     code = "interrupted"
     retryable = True
+
+
+class _Terminated(BaseException):
+    """SIGTERM arrived: no error, so no handler of errors may swallow it."""
+
+
+@contextlib.contextmanager
+def _ending_in_order() -> Iterator[None]:
+    """Let SIGTERM unwind as Ctrl-C does, so that no child process is left behind.
+
+    What runs for ever (the server, the watcher) sets a handler of its own meanwhile.
+    """
+
+    def raise_it(_number: int, _frame: object) -> None:
+        raise _Terminated
+
+    if (
+        threading.current_thread() is not threading.main_thread()
+        or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL
+    ):
+        yield
+        return
+    signal.signal(signal.SIGTERM, raise_it)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 @contextlib.contextmanager
@@ -153,16 +183,18 @@ def session(
         no_color=no_color or bool(os.environ.get("NO_COLOR")),
     )
     try:
-        yield run
+        with _ending_in_order():
+            yield run
     except MlguardError as error:
         _failure(run, error)
         run.end(error.exit_code)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, _Terminated) as signalled:
+        code = TERMINATED if isinstance(signalled, _Terminated) else INTERRUPTED
         interrupted = InterruptedByUserError(
             "interrupted", hint="nothing is half done; see: mlguard status"
         )
-        _failure(run, interrupted, INTERRUPTED)
-        run.end(INTERRUPTED)
+        _failure(run, interrupted, code)
+        run.end(code)
     except BrokenPipeError:
         run.end(INTERRUPTED)
     except typer.Exit:

@@ -1,6 +1,8 @@
 """How a command ends: its exit code, and the one document that says why."""
 
+import contextlib
 import json
+import signal
 
 import pytest
 import typer
@@ -28,6 +30,29 @@ def test_an_interruption_is_told_like_every_other_end(capsys):
     code, out, err = ended(KeyboardInterrupt(), capsys, as_json=False)
     assert (code, out) == (130, "")
     assert "interrupted" in err
+
+
+def test_being_asked_to_end_unwinds_like_an_interruption(capsys):
+    """SIGTERM runs what closes children and leases, ends with 143, and is told as well."""
+    closed = []
+
+    @contextlib.contextmanager
+    def closing():
+        try:
+            yield
+        finally:
+            closed.append(True)
+
+    def work():
+        with session("check", project=None, json=True, quiet=False, no_color=True), closing():
+            signal.raise_signal(signal.SIGTERM)
+
+    with pytest.raises(typer.Exit) as found:
+        work()
+    assert closed
+    document = json.loads(capsys.readouterr().out)
+    assert found.value.exit_code == document["exit_code"] == 143
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
 
 
 def test_a_failure_says_what_serves(project, capsys):
