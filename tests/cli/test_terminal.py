@@ -1,0 +1,58 @@
+"""What comes from outside – names of columns, models, reasons – cannot play with a terminal."""
+
+import re
+
+import pytest
+
+from mlguard.cli.terminal import WIDTH, Terminal, outcome_lines, plain
+from mlguard.deploy.outcome import Outcome
+from mlguard.policy import gate_decision
+from mlguard.results import CheckResult, Measurement, Verdict
+
+HOSTILE = [
+    "\x1b[2J\x1b[31mred",
+    "a\r✓ passed",
+    "line\nv9 is live",
+    "\u202egnp.exe",
+    "::error file=x::boo",
+    "x" * 10_000,
+    "\x00\x07\x9b1m",
+]
+CONTROL = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+
+
+def outcome(text):
+    """Return a refusal in which a hostile text stands wherever one can."""
+    failed = CheckResult(
+        id="fairness.gap",
+        subject=text,
+        verdict=Verdict.FAILED,
+        summary=f"gap {text}",
+        value=0.2,
+        limit=0.1,
+        interval=(0.1, 0.3),
+        n=100,
+        measurements=(
+            Measurement(name="rate", group=f"sex={text}", value=0.2, n=50),
+            Measurement(name="rate", group="sex=F", value=0.4, n=50),
+        ),
+    )
+    decision = gate_decision("iris", "model.skops", [failed], [text])
+    return Outcome(
+        command="deploy", app="iris", decision=decision, lines=(text,), next_step=text, exit_code=1
+    )
+
+
+@pytest.mark.parametrize("text", HOSTILE, ids=[repr(one[:12]) for one in HOSTILE])
+def test_a_hostile_text_stays_text(text, capsys):
+    """No control character is printed, and no line can be begun by data."""
+    Terminal(no_color=True).write(outcome_lines(outcome(text)))
+    printed = capsys.readouterr().out
+    assert not CONTROL.search(printed)
+    assert not any(line.startswith(("::", "v9", "✓")) for line in printed.splitlines())
+
+
+def test_no_sentence_is_wider_than_the_screen():
+    """Long sentences are wrapped, also where they hold no space."""
+    long = outcome("").replace(decision=None, lines=("z" * 500,), next_step="y" * 300)
+    assert max(len(plain(line)) for line in outcome_lines(long)) <= WIDTH
