@@ -19,6 +19,7 @@ _MONITOR_WORDS = {
     "armed": "armed",
     "waiting": "waiting for more rows or labels",
     "idle": "no traffic judged yet",
+    "blind": "should have judged by now and has not",
 }
 
 
@@ -51,6 +52,9 @@ def _app(one: AppStatus) -> list[Line]:
     for waiver in one.waived.waivers:
         lines += _entry("waived", *_waiver(waiver, one.waived.now))
     lines += _monitors(one)
+    if one.acts_from is not None and any(m.failed for m in one.monitors):
+        text = f"nothing acts before {moment(one.acts_from)}, a while after a switch: [auto] grace"
+        lines += _entry("grace", f"! {text}", "yellow")
     lines += _entry("servers", _servers(one))
     lines += _entry("rollback", _rollback(one))
     for reason in one.degraded:

@@ -34,11 +34,23 @@ def policy_digest(project: ProjectSettings, settings: AppSettings, active_digest
     total = hashlib.sha256()
     judged_by = settings.model_dump_json(include={"app", "data", "model", "gate"}, by_alias=True)
     total.update(judged_by.encode())
+    # The tables of single checks are no part of a family's own document.
+    for name in type(settings.gate).model_fields:
+        family = getattr(settings.gate, name)
+        for check, policy in sorted(family.checks.items()):
+            total.update(f"{name}.{check}={policy.model_dump_json()}".encode())
     total.update(active_digest.encode())
-    for file in _files(project.root / "checks" / settings.name):
+    for file in _judging_files(project, settings):
         total.update(str(file.relative_to(project.root)).encode())
         total.update(file.read_bytes())
     return total.hexdigest()
+
+
+def _judging_files(project: ProjectSettings, settings: AppSettings) -> list[Path]:
+    """Return what judges the app: its own checks, what all apps share, suites elsewhere."""
+    checks = project.root / "checks"
+    suites = project.root.glob(settings.gate.data_quality.suite.format(app=settings.name))
+    return sorted({*_files(checks / settings.name), *checks.glob("*.py"), *suites})
 
 
 def _files(folder: Path) -> list[Path]:

@@ -436,6 +436,8 @@ class Rollout:
             exit_code = 6
             serving = after.active.name if after.active else "the default output"
             lines = [f"{version.name} was rolled back by itself; {serving} serves."]
+        if version.manifest.get("model_format") == "pickle":
+            lines.append("Its file is a pickle, which runs code whenever it is loaded.")
         next_step = f"mlguard status {self.app}"
         if not self.registry.live_servers():
             next_step = "mlguard serve  (no server is running, so nothing answers yet)"

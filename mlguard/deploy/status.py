@@ -14,7 +14,7 @@ from mlguard.deploy.false_alarms import FalseAlarms, expected_false_alarms
 from mlguard.deploy.rollout import state_fields
 from mlguard.deploy.watch import conditions
 from mlguard.registry import AppState, Event, Hold, Incident, Mode, Registry, Server, Version
-from mlguard.results import MonitorResult
+from mlguard.results import MonitorResult, Verdict
 from mlguard.waivers import WaiverBook
 from mlguard.wording import rfc3339
 
@@ -41,6 +41,11 @@ class MonitorStatus:
     last: MonitorResult | None
     at: float | None
 
+    @property
+    def failed(self) -> bool:
+        """Whether its last finding is a failure."""
+        return self.last is not None and self.last.verdict is Verdict.FAILED
+
     def to_json(self) -> dict[str, Any]:
         """Return it as it stands in ``monitors`` of the status document."""
         last = self.last
@@ -61,7 +66,8 @@ class AppStatus:
     """Everything that ``mlguard status`` says of one app.
 
     ``waived`` holds the waivers that the gate needed to let what serves through: valid ones,
-    and ended ones, which make the gate refuse the same bytes today.
+    and ended ones, which make the gate refuse the same bytes today.  ``acts_from`` is when
+    monitors may act again after a switch; None where they may now.
     """
 
     app: str
@@ -78,6 +84,7 @@ class AppStatus:
     mail: dict[str, int]
     config_error: str
     now: float
+    acts_from: float | None = None
 
     @property
     def degraded(self) -> tuple[str, ...]:
@@ -139,7 +146,14 @@ def app_status(
         mail=registry.outbox.counts(),
         config_error=config_error,
         now=now,
+        acts_from=_acts_from(state, settings, now),
     )
+
+
+def _acts_from(state: AppState, settings: AppSettings | None, now: float) -> float | None:
+    if settings is None or state.since is None or now >= state.since + settings.auto.grace:
+        return None
+    return state.since + settings.auto.grace
 
 
 def _monitors(

@@ -143,11 +143,27 @@ class Feedback:
             raise json_error("the object has no `label`")
         if not isinstance(update.label, (str, int, float, bool)):
             raise json_error("`label` is a number, a string or a truth value")
+        self._refuse_other_kind(update.label)
         if update.query_id is msgspec.UNSET and (
             update.uid is msgspec.UNSET or update.input is msgspec.UNSET
         ):
             raise json_error("the object has neither `query_id` nor `uid` and `input`")
         return update
+
+    def _refuse_other_kind(self, label: Any) -> None:
+        """Refuse text where the app answers numbers, and the reverse.
+
+        Such a label can never equal an answer: stored, it would count as an error of the model.
+        """
+        schemas = [version.schema for version in self._engine.versions.values()]
+        if not schemas:
+            return
+        wanted = schemas[0].classes
+        kind = str if wanted is not None and isinstance(wanted[0], str) else (int, float)
+        written_alike = str(label) in map(str, wanted or ())
+        if not isinstance(label, kind) and not written_alike:
+            known = "a number" if wanted is None else "one of " + ", ".join(map(repr, wanted[:10]))
+            raise json_error(f"`label` is {label!r}; {self._engine.name} answers {known}")
 
     async def _query_id(self, update: _Update, body: bytes) -> int:
         if update.query_id is msgspec.UNSET:

@@ -247,6 +247,16 @@ def test_labels_by_query_id(ask):
     assert set(reply.json()) == {"error", "cause"}
 
 
+def test_a_label_that_no_answer_can_equal_is_refused(ask):
+    """A name where numbers are answered is a 400 naming the classes; a number in quotes is fine."""
+    query_id = ask({"input": ROW}).json()["query_id"]
+    reply = ask({"query_id": query_id, "label": "setosa"}, path="/iris/update")
+    assert reply.status_code == 400
+    assert "'setosa'" in reply.json()["cause"]
+    assert "0, 1, 2" in reply.json()["cause"]
+    assert ask({"query_id": query_id, "label": "1"}, path="/iris/update").status_code == 200
+
+
 def test_labels_by_uid_and_input(ask):
     """Clipper's form credits the latest prediction of that uid for that input."""
     first = ask({"input": ROW, "uid": 5}).json()["query_id"]
