@@ -15,13 +15,13 @@ import numpy as np
 
 from mlguard.reports.features import feature_drift
 from mlguard.reports.groups import group_charts
+from mlguard.reports.happenings import happening
 from mlguard.reports.performance import calibration, over_time
 from mlguard.reports.story import tell
 from mlguard.reports.traffic import Labels, Log, Traffic, read_traffic
 from mlguard.reports.view import (
     Change,
     Figure,
-    Happening,
     Mark,
     ReportView,
     Service,
@@ -142,7 +142,7 @@ def build_report(
         gate=_gate(registry, state),
         waived=_waived(registry, app),
         changes=_changes([(at, one) for at, one in results if at < since], current),
-        happenings=tuple(_happening(one) for one in events[:HISTORY]),
+        happenings=tuple(happening(one) for one in events[:HISTORY]),
         not_judged=tuple(_not_judged(settings, reference, traffic, judged_version)),
     )
 
@@ -256,44 +256,7 @@ def _gate(registry: Registry, state: AppState) -> tuple[Figure, ...]:
 def _waived(registry: Registry, app: str) -> tuple[Waived, ...]:
     """Return the waivers that the gate needed to let what serves through."""
     book = registry.serving_waivers(app)
-    return tuple(
-        Waived(
-            name=one.name,
-            owner=one.owner,
-            reason=one.reason,
-            ticket=one.ticket,
-            expires=one.expires,
-            state=one.state(book.now),
-            says=one.says(book.now),
-        )
-        for one in book.waivers
-    )
-
-
-_WORDS = {
-    "registered": "{version} registered",
-    "staged": "{version} loaded beside what serves",
-    "promoted": "{version} promoted",
-    "confirmed": "{version} confirmed",
-    "rolled_back": "rolled back to {version}",
-    "default_output": "default output",
-    "blocked": "blocked: default output",
-    "unblocked": "unblocked",
-    "refused": "{version} refused",
-    "aborted": "deploy of {version} aborted",
-    "incident_opened": "incident opened on {version}",
-    "waived": "a finding of {version} waived",
-    "released": "{version} released from quarantine",
-}
-
-
-def _happening(event: Event) -> Happening:
-    words = _WORDS.get(event.kind, event.kind.replace("_", " ") + " {version}")
-    what = words.format(version=event.version or event.app).strip()
-    incident = event.detail.get("incident")
-    if event.kind == "incident_opened" and incident:
-        what = f"incident {incident} opened" + (f" on {event.version}" if event.version else "")
-    return Happening(at=event.at, what=what, who=event.actor, why=event.reason)
+    return tuple(Waived.of(one, book.now) for one in book.waivers)
 
 
 def _not_judged(

@@ -9,25 +9,25 @@ numbers stay in the table.
 from __future__ import annotations
 
 import dataclasses
-import functools
 import json
-import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from mlguard import wording
-from mlguard.reports.view import Chart, Figure, GroupChart, ReportView, TimeChart
-from mlguard.wording import count, estimate, moment, number, printable, share
-
-if TYPE_CHECKING:
-    import jinja2
+from mlguard.reports.markup import (
+    md,
+    md_figures,
+    md_table,
+    md_verdict,
+    page,
+    printable_values,
+)
+from mlguard.reports.view import Chart, GroupChart, ReportView, TimeChart
+from mlguard.wording import count, estimate, moment, number, share
 
 MAX_HTML = 500_000
 #: Features that get a chart; all of them stand in the table.
 FEATURE_CHARTS = 18
-MAX_TEXT = 2000
 WIDE, NARROW, CARD, PAIR = 880, 340, 320, 460
 
 
@@ -79,14 +79,6 @@ def _drawings(view: ReportView, draw: Callable[[Chart, int], bytes]) -> dict[Cha
     return found
 
 
-@functools.cache
-def _environment() -> jinja2.Environment:
-    import jinja2
-
-    loader = jinja2.FileSystemLoader(Path(__file__).parent / "templates")
-    return jinja2.Environment(loader=loader, autoescape=True, undefined=jinja2.StrictUndefined)
-
-
 def _page(view: ReportView, drawings: Mapping[Chart, Drawn]) -> str:
     from markupsafe import Markup
 
@@ -95,25 +87,12 @@ def _page(view: ReportView, drawings: Mapping[Chart, Drawn]) -> str:
         # SVG comes from our own charts, which escape what they were given.
         return dataclasses.replace(found, wide=Markup(found.wide), narrow=Markup(found.narrow))  # noqa: S704
 
-    css = (Path(__file__).parent / "templates" / "report.css").read_text(encoding="utf-8")
-    return (
-        _environment()
-        .get_template("report.html.j2")
-        .render(view=view, drawn=drawn, words=wording, css=Markup(css))  # noqa: S704 - our file
-    )
+    return page("report.html.j2", view=view, drawn=drawn)
 
 
 def _printable(view: ReportView) -> ReportView:
     """Return the report with every text that came from outside made printable."""
-
-    def clean(value: Any) -> Any:
-        if isinstance(value, dict):
-            return {key: clean(one) for key, one in value.items()}
-        if isinstance(value, list):
-            return [clean(one) for one in value]
-        return printable(value, MAX_TEXT) if isinstance(value, str) else value
-
-    return ReportView.from_json(clean(view.to_json()))
+    return ReportView.from_json(printable_values(view.to_json()))
 
 
 # --- Markdown ----------------------------------------------------------------------------
@@ -129,9 +108,9 @@ def markdown(view: ReportView) -> str:
     story = view.story
     period = f"{moment(view.since)} to {moment(view.until)}"
     blocks = [
-        f"# {_md(story.happened)}",
-        f"{view.verdict.mark} {view.verdict.word} · **{_md(story.serves)}**",
-        " · ".join(["mlguard", _md(view.project), _md(view.environment), _md(view.app), period]),
+        f"# {md(story.happened)}",
+        f"{view.verdict.mark} {view.verdict.word} · **{md(story.serves)}**",
+        " · ".join(["mlguard", md(view.project), md(view.environment), md(view.app), period]),
     ]
     for title, text in (
         ("Why", story.why),
@@ -139,51 +118,22 @@ def markdown(view: ReportView) -> str:
         ("What you can do next", story.next_step),
     ):
         if text:
-            blocks.append(f"**{title}.** {_md(text)}")
+            blocks.append(f"**{title}.** {md(text)}")
     if story.command:
         blocks.append(f"```sh\n{story.command.replace('`', '')}\n```")
-    blocks += [*_md_figures("Verdicts of the monitors", view.figures), *_md_drift(view)]
+    blocks += [*md_figures("Verdicts of the monitors", view.figures), *_md_drift(view)]
     blocks += [block for chart in view.groups for block in _md_groups(chart)]
     blocks += [block for chart in view.performance for block in _md_time(chart)]
-    blocks += [*_md_service(view), *_md_figures("What the gate found", view.gate)]
+    blocks += [*_md_service(view), *md_figures("What the gate found", view.gate)]
     blocks += _md_waived(view)
     blocks += _md_lists(view)
     return "\n\n".join(blocks) + "\n"
 
 
-def _md(text: str) -> str:
-    return re.sub(r"([\\`*_{}\[\]<>#|~&!])", r"\\\1", text)
-
-
-def _md_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
-
-
-def _md_verdict(figure: Figure) -> str:
-    return f"{figure.verdict.mark} {figure.verdict.word}"
-
-
-def _md_figures(title: str, figures: Sequence[Figure]) -> list[str]:
-    if not figures:
-        return []
-    rows = [
-        (
-            _md_verdict(one),
-            _md(one.name) + (f"<br>{_md(one.summary)}" if one.summary else ""),
-            _md(estimate(one.value, one.interval)),
-            number(one.limit),
-            count(one.n),
-        )
-        for one in figures
-    ]
-    return [f"## {title}", _md_table(("verdict", "what", "value", "limit", "n"), rows)]
-
-
 def _md_waived(view: ReportView) -> list[str]:
     if not view.waived:
         return []
-    lines = [f"- {_md(one.name)}: {_md(one.says)}. {_md(one.reason)}" for one in view.waived]
+    lines = [f"- {md(one.name)}: {md(one.says)}. {md(one.reason)}" for one in view.waived]
     return ["## Waived in what serves", "\n".join(lines)]
 
 
@@ -192,9 +142,9 @@ def _md_drift(view: ReportView) -> list[str]:
         return []
     rows = [
         (
-            _md_verdict(one.figure),
-            _md(one.feature),
-            f"{one.measure.upper()} {_md(estimate(one.figure.value, one.figure.interval))}",
+            md_verdict(one.figure),
+            md(one.feature),
+            f"{one.measure.upper()} {md(estimate(one.figure.value, one.figure.interval))}",
             number(one.figure.limit),
             count(one.figure.n),
             f"{share(one.missing_before)} → {share(one.missing_after)}",
@@ -202,31 +152,31 @@ def _md_drift(view: ReportView) -> list[str]:
         for one in view.drift
     ]
     head = ("verdict", "feature", "distance", "limit", "n", "missing")
-    return ["## Drift of the data", _md_table(head, rows)]
+    return ["## Drift of the data", md_table(head, rows)]
 
 
 def _md_groups(chart: GroupChart) -> list[str]:
     rows = [
         (
-            _md(one.group),
-            _md(estimate(one.value, (one.low, one.high))) if one.value is not None else "not shown",
+            md(one.group),
+            md(estimate(one.value, (one.low, one.high))) if one.value is not None else "not shown",
             count(one.n),
         )
         for one in chart.groups
     ]
-    title = f"## {_md(chart.metric)} by {_md(chart.attribute)}"
-    said = f"{chart.verdict.mark} {chart.verdict.word}: {_md(chart.title)}"
-    return [title, said, _md_table((chart.attribute and _md(chart.attribute), "value", "n"), rows)]
+    title = f"## {md(chart.metric)} by {md(chart.attribute)}"
+    said = f"{chart.verdict.mark} {chart.verdict.word}: {md(chart.title)}"
+    return [title, said, md_table((chart.attribute and md(chart.attribute), "value", "n"), rows)]
 
 
 def _md_time(chart: TimeChart) -> list[str]:
     rows = [
-        (moment(one.at), _md(estimate(one.value, (one.low, one.high))), count(one.n))
+        (moment(one.at), md(estimate(one.value, (one.low, one.high))), count(one.n))
         for one in chart.points
         if one.value is not None
     ]
-    marks = [f"- {moment(one.at)} {_md(one.label)}" for one in chart.marks]
-    blocks = [f"## {_md(chart.title)}", _md_table(("from", _md(chart.metric), "n"), rows)]
+    marks = [f"- {moment(one.at)} {md(one.label)}" for one in chart.marks]
+    blocks = [f"## {md(chart.title)}", md_table(("from", md(chart.metric), "n"), rows)]
     return [*blocks, "\n".join(marks)] if marks else blocks
 
 
@@ -237,7 +187,7 @@ def _md_service(view: ReportView) -> list[str]:
         ("labels arrived", count(service.labels)),
         ("default answers", count(service.defaults)),
     ]
-    rows += [(f"default: {_md(cause)}", count(n)) for cause, n in service.causes]
+    rows += [(f"default: {md(cause)}", count(n)) for cause, n in service.causes]
     if service.latency_p50_ms is not None:
         rows.append(
             (
@@ -253,22 +203,22 @@ def _md_service(view: ReportView) -> list[str]:
                 + " ms",
             )
         )
-    return ["## Service", _md_table(("", ""), rows)]
+    return ["## Service", md_table(("", ""), rows)]
 
 
 def _md_lists(view: ReportView) -> list[str]:
     blocks = []
     if view.changes:
-        lines = [f"- {_md(one.name)}: {one.before.word} → {one.after.word}" for one in view.changes]
+        lines = [f"- {md(one.name)}: {one.before.word} → {one.after.word}" for one in view.changes]
         blocks += ["## What changed since the period before", "\n".join(lines)]
     if view.happenings:
         lines = [
-            f"- {moment(one.at)} {_md(one.what)}" + (f": {_md(one.why)}" if one.why else "")
+            f"- {moment(one.at)} {md(one.what)}" + (f": {md(one.why)}" if one.why else "")
             for one in view.happenings
         ]
         blocks += ["## History", "\n".join(lines)]
     if view.not_judged:
-        blocks += ["## What could not be said", "\n".join(f"- {_md(x)}" for x in view.not_judged)]
+        blocks += ["## What could not be said", "\n".join(f"- {md(x)}" for x in view.not_judged)]
     return blocks
 
 

@@ -13,6 +13,7 @@ from typing import Any, Literal, Self
 import msgspec
 
 from mlguard.results import Finding, Verdict, worst
+from mlguard.waivers import Waiver
 
 #: Below this many rows a group's figure could point at a person.
 SMALL_GROUP = 10
@@ -114,6 +115,19 @@ class Waived(_Data, frozen=True, kw_only=True):
     expires: float
     state: str
     says: str
+
+    @classmethod
+    def of(cls, waiver: Waiver, now: float) -> Self:
+        """Return a waiver as it stands at a time."""
+        return cls(
+            name=waiver.name,
+            owner=waiver.owner,
+            reason=waiver.reason,
+            ticket=waiver.ticket,
+            expires=waiver.expires,
+            state=waiver.state(now),
+            says=waiver.says(now),
+        )
 
 
 class Mark(_Data, frozen=True, kw_only=True):

@@ -1,0 +1,36 @@
+"""The audit trail in words: what an event was, for reports and cards."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from mlguard.reports.view import Happening
+
+if TYPE_CHECKING:
+    from mlguard.registry.records import Event
+
+_WORDS = {
+    "registered": "{version} registered",
+    "staged": "{version} loaded beside what serves",
+    "promoted": "{version} promoted",
+    "confirmed": "{version} confirmed",
+    "rolled_back": "rolled back to {version}",
+    "default_output": "default output",
+    "blocked": "blocked: default output",
+    "unblocked": "unblocked",
+    "refused": "{version} refused",
+    "aborted": "deploy of {version} aborted",
+    "incident_opened": "incident opened on {version}",
+    "waived": "a finding of {version} waived",
+    "released": "{version} released from quarantine",
+}
+
+
+def happening(event: Event) -> Happening:
+    """Return an event of the audit trail as a line of a history."""
+    words = _WORDS.get(event.kind, event.kind.replace("_", " ") + " {version}")
+    what = words.format(version=event.version or event.app).strip()
+    incident = event.detail.get("incident")
+    if event.kind == "incident_opened" and incident:
+        what = f"incident {incident} opened" + (f" on {event.version}" if event.version else "")
+    return Happening(at=event.at, what=what, who=event.actor, why=event.reason)
