@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from mlguard.deploy.status import AppStatus
     from mlguard.deploy.waiving import Waived
     from mlguard.registry import AppState, Registry, Version
+    from mlguard.reports.card import Card
     from mlguard.results import GateDecision
     from mlguard.stats.thresholds import Policy
 
@@ -696,6 +697,35 @@ class Project:
             progress=progress,
         )
         return mail_report(self.settings, self.registry, made) if email else made
+
+    def card(self, name: str, version: str | None = None) -> Card:
+        """Return all that is on record about a version.
+
+        Parameters
+        ----------
+        name : str
+            The app.
+        version : str, optional
+            Name of the version; default the active one.
+
+        Raises
+        ------
+        NotFoundError
+            If there is no such version, or none is active.
+        """
+        from mlguard.deploy.card import make_card
+
+        return make_card(self.settings, self.app(name), self.registry, version, now=self.clock())
+
+    def evidence(self, name: str, version: str | None = None) -> dict[str, Any]:
+        """Return all evidence about a version's content, newest first, as one JSON document.
+
+        Figures of small groups are in it: it is the record that a decision is proved with.
+        """
+        from mlguard.deploy.card import evidence_document
+
+        self._seen(name)
+        return evidence_document(self.registry, name, version)
 
     # --- watching ------------------------------------------------------------------------
 

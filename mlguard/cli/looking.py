@@ -1,4 +1,4 @@
-"""Commands that look and change nothing: ``status``, ``history``, ``report``, ``config``."""
+"""Commands that look and change nothing: ``status``, ``history``, ``card``, …."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import typer
 from mlguard.cli import options
 from mlguard.cli.app import app
 from mlguard.cli.session import session
+from mlguard.errors import UsageError
 
 
 @app.command()
@@ -54,6 +55,61 @@ def history(
         run.say(history_lines(found))
         run.document(history_document(found))
         run.end(found.exit_code)
+
+
+@app.command()
+def card(
+    name: options.App,
+    version: Annotated[
+        str | None, typer.Argument(metavar="[VERSION]", help="Default: the active one.")
+    ] = None,
+    html: Annotated[
+        Path | None, typer.Option("--html", metavar="FILE", help="Write it as a web page.")
+    ] = None,
+    markdown: Annotated[
+        Path | None,
+        typer.Option("--markdown", metavar="FILE", help="Write it as Markdown."),
+    ] = None,
+    evidence: Annotated[
+        bool,
+        typer.Option("--evidence", help="Print the whole evidence as JSON, small groups included."),
+    ] = False,
+    project: options.ProjectDir = None,
+    json: options.Json = False,
+    quiet: options.Quiet = False,
+    no_color: options.NoColor = False,
+) -> None:
+    """Print a version's card: what it is, what it was judged by, what nobody tested.
+
+    It says what is on record: no model is loaded and no data is read. The bare command prints
+    Markdown.
+    """
+    with session(
+        "card", project=project, json=json or evidence, quiet=quiet, no_color=no_color
+    ) as run:
+        if evidence:
+            if html or markdown:
+                raise UsageError(
+                    "--evidence is a JSON document and goes to stdout",
+                    hint="leave out --html and --markdown, or leave out --evidence",
+                )
+            run.document(run.project.evidence(name, version))
+            return
+        made = run.project.card(name, version)
+        from mlguard.deploy.card import card_document
+        from mlguard.reports import card_page
+        from mlguard.reports.render_child import write_whole
+
+        written = []
+        for file, render in ((html, card_page.html), (markdown, card_page.markdown)):
+            if file is not None:
+                write_whole(file.resolve(), render(made))
+                written.append(str(file))
+        if written:
+            run.say([f"  Wrote {file}" for file in written])
+        else:
+            run.say(card_page.markdown(made).splitlines())
+        run.document(card_document(made, tuple(written)))
 
 
 @app.command()
