@@ -80,7 +80,7 @@ def test_a_refused_model_goes_live_under_waivers_and_not_after_them(mlguard, pro
     assert "it blocks again" in " ".join(again.out.split())
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_check_honours_waivers_and_released_bytes_are_judged_again(mlguard, project, weak):
     """A waiver opens `check` too; after quarantine and release no old evidence counts."""
     first = Project(project)

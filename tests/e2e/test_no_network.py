@@ -9,7 +9,7 @@ import pytest
 
 from mlguard.cli.starting import write_template
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.soak
 
 #: Brings up the loopback device of a new network namespace, then becomes mlguard.
 _INSIDE = """
