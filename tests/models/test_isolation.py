@@ -105,7 +105,7 @@ MODULE = """
         return "x" * 5_000_000
 
     def close_everything(payload):
-        os.closerange(0, 64)
+        os.closerange(0, 4096)
 
     def leave_a_thread(payload):
         threading.Thread(target=hang, args=(None,)).start()
@@ -145,15 +145,15 @@ MODULE = """
 def module(tmp_path_factory):
     """A module that children can import, with functions and models that misbehave."""
     folder = tmp_path_factory.mktemp("modules")
-    (folder / "misbehaving.py").write_text(textwrap.dedent(MODULE))
+    (folder / "unruly_target.py").write_text(textwrap.dedent(MODULE))
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", str(folder))
         patch.syspath_prepend(folder)
-        yield "misbehaving"
+        yield "unruly_target"
 
 
 def run(name, payload=None, **limits):
-    return run_in_child(f"misbehaving:{name}", payload, **{"wall_s": 20, **limits})
+    return run_in_child(f"unruly_target:{name}", payload, **{"wall_s": 20, **limits})
 
 
 def n_descriptors():
@@ -252,7 +252,7 @@ def test_a_child_dies_with_its_parent(module, tmp_path):
     """kill -9 of the process that waits: the kernel ends the child, whatever it is doing."""
     script = """
         from mlguard.models.isolation import run_in_child
-        run_in_child("misbehaving:announce_and_hang", PATH, wall_s=600)
+        run_in_child("unruly_target:announce_and_hang", PATH, wall_s=600)
     """
     file = tmp_path / "pid"
     parent = subprocess.Popen(
