@@ -120,11 +120,6 @@ def plain(line: Line) -> str:
     return wording.printable(text, LONGEST).rstrip()
 
 
-def verdict_piece(verdict: Verdict, text: str = "") -> Piece:
-    """Return a verdict's shape and word, in its colour."""
-    return (f"{verdict.mark} {text or verdict.word}", STYLES[verdict])
-
-
 def indented(text: str, indent: int, first: int | None = None) -> list[str]:
     """Wrap text to the screen's width behind an indent."""
     return textwrap.wrap(
