@@ -11,6 +11,7 @@ Units: every duration is held in seconds and written as ``"90s"``, ``"10m"``, ``
 from __future__ import annotations
 
 import difflib
+import itertools
 import re
 import tomllib
 from collections.abc import Mapping
@@ -199,6 +200,14 @@ class AppTable(Table):
         "a key is in `MLGUARD_KEY_<NAME>`, or in the file that `MLGUARD_KEY_<NAME>_FILE` names. "
         "Empty: anybody may ask.",
     )
+    uncertainty: bool = Field(
+        False,
+        description="Whether answers carry a set of classes, or an interval of values, that "
+        "holds the truth as often as `coverage` says.",
+    )
+    coverage: float = Field(
+        0.9, gt=0.5, lt=1, description="How often the truth is in the set or interval."
+    )
     groups_affect_decisions: bool = Field(
         False,
         description="Whether a request's group chooses the threshold that its answer is taken "
@@ -211,6 +220,16 @@ class DataTable(Table):
 
     train: str = Field("", description="CSV or Parquet file, or fsspec URL, to train on.")
     test: Text = Field(description="CSV or Parquet file, or fsspec URL, to judge on.")
+    dev: str = Field(
+        "",
+        description="Rows like the training rows that the model was not fitted on; with them "
+        "variance and a change of the data can be told apart.",
+    )
+    calibration: str = Field(
+        "",
+        description="Rows that the uncertainty of answers is measured on. Default: half of the "
+        "test rows; its coverage is then judged on the other half.",
+    )
     target: Text = Field("y", description="Column to predict.")
     sensitive: OneOrMany = Field(
         default_factory=list, description="Columns that name the groups that are compared."
@@ -296,6 +315,10 @@ class Family(CheckPolicy):
     CHECKS: ClassVar[frozenset[str]] = frozenset()
     #: Checks whose table has keys of its own: fields that are a :class:`CheckPolicy`.
     TABLES: ClassVar[frozenset[str]] = frozenset()
+    #: Checks of which there may be many, each a table with a name of its own.
+    NAMED: ClassVar[frozenset[str]] = frozenset()
+    #: Keys of :class:`CheckPolicy` that mean nothing here and are refused, and why.
+    WITHOUT: ClassVar[Mapping[str, str]] = {}
 
     checks: dict[str, CheckPolicy] = Field(default_factory=dict, exclude=True)
 
@@ -305,6 +328,10 @@ class Family(CheckPolicy):
         """Turn ``[gate.family.check]`` into a policy that inherits the family's keys."""
         if not isinstance(data, Mapping):
             return data
+        tables = [data, *(data[name] for name in sorted(cls.CHECKS & set(data)))]
+        for key in cls.WITHOUT:
+            if any(isinstance(one, Mapping) and key in one for one in tables):
+                raise ValueError(f"{key} means nothing here: {cls.WITHOUT[key]}")
         own = {key: value for key, value in data.items() if key not in cls.CHECKS}
         shared = {key: own[key] for key in CheckPolicy.model_fields if key in own}
         for name in cls.CHECKS & set(data):
@@ -315,6 +342,12 @@ class Family(CheckPolicy):
         for name in cls.TABLES & set(own):
             if isinstance(own[name], Mapping):
                 own[name] = {**shared, **own[name]}
+        for name in cls.NAMED & set(own):
+            if isinstance(own[name], Mapping):
+                own[name] = {
+                    key: {**shared, **one} if isinstance(one, Mapping) else one
+                    for key, one in own[name].items()
+                }
         return own
 
     def policy(self, check: str) -> CheckPolicy:
@@ -561,10 +594,18 @@ class FairnessGate(Family):
         return self
 
 
+#: A comparison of a column with a value, as ``"age < 30"``.
+SLICE = re.compile(r"\s*(?P<column>[^<>=!]+?)\s*(?P<sign><=|>=|!=|<|>|=)\s*(?P<value>[^<>=!]+?)\s*")
+
+
 class BaselineGate(Family):
     """``[gate.baseline]``."""
 
-    CHECKS = frozenset({"beats", "no_worse_than"})
+    CHECKS = frozenset({"beats", "beats_in", "matches", "no_worse_than", "no_worse_in"})
+    WITHOUT: ClassVar[Mapping[str, str]] = {
+        "decide": "a comparison passes only where its lower bound clears the line, and fails only "
+        "where its upper bound does not"
+    }
 
     metric: Literal["accuracy", "mean_absolute_error"] | None = Field(
         None, description="Default: accuracy, or mean_absolute_error for a regression."
@@ -573,7 +614,187 @@ class BaselineGate(Family):
         None, description="Simple model to beat. Default: majority, or mean for a regression."
     )
     delta: float = Field(0.0, ge=0, description="By at least how much it must be beaten.")
-    margin: float = Field(0.02, ge=0, description="How far it may fall behind the live version.")
+    margin: float = Field(
+        0.02,
+        ge=0,
+        description="How far it may fall behind the live version, and the models of `must_match`.",
+    )
+    must_match: list[Literal["majority", "mean", "stump", "linear"]] = Field(
+        default_factory=list,
+        description="Simple models that it may not fall behind by more than `margin`.",
+    )
+    by: OneOrMany = Field(
+        default_factory=list,
+        description="Columns in each of whose groups it must beat the simple model, and must not "
+        "fall behind the live version.",
+    )
+    slices: dict[str, Text] = Field(
+        default_factory=dict,
+        description="Named parts of the rows that are held to the same, as "
+        '`{young = "age < 30", "young in Ulm" = "age < 30 and city = Ulm"}`.',
+    )
+    min_group_size: int = Field(
+        30, ge=1, description="Rows that a group or slice needs before it says anything."
+    )
+    optional_groups: list[str] = Field(
+        default_factory=list,
+        description='Groups, as "column=value", and slices that may be undecided.',
+    )
+
+    @model_validator(mode="after")
+    def _readable_slices(self) -> Self:
+        for name, text in self.slices.items():
+            for part in text.split(" and "):
+                if SLICE.fullmatch(part) is None:
+                    raise ValueError(
+                        f"slices.{name} holds {part!r}; write a comparison of a column with a "
+                        'value, like "age < 30" or "city = Ulm", joined by " and "'
+                    )
+        return self
+
+
+class InvarianceRule(CheckPolicy):
+    """``[gate.behaviour.invariance.<name>]``: a change that must not matter."""
+
+    column: Text = Field(description="Column that is changed.")
+    change: Literal["typo", "case", "space", "noise", "swap"] = Field(
+        description="What is done to it: a typing slip, other capitals, stray blanks, a small "
+        "shift of a number up or down, or another one of its `values`."
+    )
+    size: float = Field(
+        0.01, gt=0, description="Size of the shift, in standard deviations of the column."
+    )
+    values: list[str] = Field(
+        default_factory=list,
+        description="Values that are swapped, each for the next. Default: all of the column's.",
+    )
+    tolerance: float = Field(
+        0.0, ge=0, description="Change of a regression's answer that is ignored, in its unit."
+    )
+    at_most: float = Field(
+        0.05, ge=0, lt=1, description="Largest share of the changed rows that may be answered anew."
+    )
+
+
+class DirectionalRule(CheckPolicy):
+    """``[gate.behaviour.directional.<name>]``: a change whose direction is known."""
+
+    column: Text = Field(description="Column of numbers that is changed.")
+    add: float | None = Field(None, description="What is added to it.")
+    multiply: float | None = Field(None, description="What it is multiplied by, instead.")
+    expect: Literal["not_lower", "not_higher"] = Field(
+        "not_lower", description="What the score, or a regression's answer, must not become."
+    )
+    of: str = Field(
+        "", description="Class whose score is meant. Default: the second of two classes."
+    )
+    tolerance: float = Field(
+        1e-9, ge=0, description="Move in the wrong direction that is ignored, in the score's unit."
+    )
+    at_most: float = Field(
+        0.05, ge=0, lt=1, description="Largest share of rows that may move in the wrong direction."
+    )
+
+    @model_validator(mode="after")
+    def _one_change(self) -> Self:
+        if (self.add is None) == (self.multiply is None):
+            raise ValueError("say how the column changes, in one way: add or multiply")
+        if self.add == 0 or self.multiply == 1:
+            raise ValueError("a change that changes nothing shows nothing")
+        return self
+
+
+class MinimumRule(CheckPolicy):
+    """``[gate.behaviour.minimum_functionality.<name>]``: cases that must be answered right."""
+
+    file: Text = Field(description="CSV or Parquet file of labelled cases.")
+    at_least: Ratio = Field(1.0, description="Share of them that must be right.")
+    tolerance: float = Field(
+        0.0, ge=0, description="Error of a regression that still counts as right, in its unit."
+    )
+
+
+class FlipsRule(CheckPolicy):
+    """``[gate.behaviour.flips]``: how many rows are answered otherwise than by the live version."""
+
+    at_most: Ratio = Field(0.1, description="Largest share of rows that are answered otherwise.")
+    tolerance: float = Field(
+        0.0, ge=0, description="Difference of a regression's answers that is ignored, in its unit."
+    )
+
+
+class CalibrationRule(CheckPolicy):
+    """``[gate.behaviour.calibration]``: whether scores are frequencies."""
+
+    at_most: float = Field(0.1, gt=0, lt=1, description="Largest expected calibration error.")
+
+
+class ReproducibilityRule(CheckPolicy):
+    """``[gate.behaviour.reproducibility]``: the same input gets the same answer."""
+
+    tolerance: float = Field(
+        1e-6, ge=0, description="Difference of two scores, or of a regression's answers, ignored."
+    )
+    rows: int = Field(200, ge=1, description="Test rows that are asked again.")
+
+
+class BehaviourGate(Family):
+    """``[gate.behaviour]``."""
+
+    TABLES = frozenset({"flips", "calibration", "reproducibility"})
+    NAMED = frozenset({"invariance", "directional", "minimum_functionality"})
+
+    invariance: dict[str, InvarianceRule] = Field(
+        default_factory=dict, description="Changes that must not matter, by name."
+    )
+    directional: dict[str, DirectionalRule] = Field(
+        default_factory=dict, description="Changes whose direction is known, by name."
+    )
+    minimum_functionality: dict[str, MinimumRule] = Field(
+        default_factory=dict, description="Cases that must be answered right, by name."
+    )
+    flips: FlipsRule | None = Field(None, description="Absent: not judged.")
+    calibration: CalibrationRule | None = Field(None, description="Absent: not judged.")
+    reproducibility: ReproducibilityRule | None = Field(None, description="Absent: not judged.")
+
+
+class LatencyRule(CheckPolicy):
+    """``[gate.serving.latency]``: how long one row takes, in a process like a serving one."""
+
+    p99_ms: float = Field(gt=0, description="Largest 99th percentile.")
+    rows: int = Field(1000, ge=300, description="Rows that are asked one by one.")
+
+
+class SizeRule(CheckPolicy):
+    """``[gate.serving.size]``: how large the model's file is."""
+
+    at_most_mib: float = Field(gt=0, description="Largest size of the file.")
+
+
+class FeaturesRule(CheckPolicy):
+    """``[gate.serving.features]``: how many inputs the model needs."""
+
+    at_most: int = Field(ge=1, description="Largest number of inputs.")
+
+
+class SkewRule(CheckPolicy):
+    """``[gate.serving.skew]``: whether the server answers as the model does offline."""
+
+    rows: int = Field(500, ge=1, description="Test rows that are sent to the server.")
+    tolerance: float = Field(
+        1e-6, ge=0, description="Difference of a regression's answers that is ignored."
+    )
+
+
+class ServingGate(Family):
+    """``[gate.serving]``."""
+
+    TABLES = frozenset({"latency", "size", "features", "skew"})
+
+    latency: LatencyRule | None = Field(None, description="Absent: not judged.")
+    size: SizeRule | None = Field(None, description="Absent: not judged.")
+    features: FeaturesRule | None = Field(None, description="Absent: not judged.")
+    skew: SkewRule | None = Field(None, description="Absent: not judged.")
 
 
 class GateTables(Table):
@@ -582,6 +803,8 @@ class GateTables(Table):
     data_quality: DataQualityGate = DataQualityGate()
     fairness: FairnessGate = FairnessGate()
     baseline: BaselineGate = BaselineGate()
+    behaviour: BehaviourGate = BehaviourGate()
+    serving: ServingGate = ServingGate()
 
 
 # --- app.toml: after the deploy ----------------------------------------------------------
@@ -684,7 +907,38 @@ class MonitorTables(Table):
 class RolloutTable(Table):
     """``[rollout]``."""
 
+    steps: list[Literal["shadow"] | float] = Field(
+        default_factory=list,
+        description='What a new version goes through before it answers everybody: `"shadow"` '
+        "(it sees every request, its answers are discarded), then shares of the callers in "
+        'rising order, e.g. `["shadow", 0.05, 0.25]`. Default: none, a straight switch.',
+    )
+    step_min_time: Duration = Field(600, ge=0, description="Shortest time of a step.")
+    step_deadline: Duration = Field(
+        6 * 3600, gt=0, description="A step that is undecided for so long ends the rollout."
+    )
+    step_min_rows: int = Field(
+        100, ge=20, description="Rows that each comparison of a step needs, of each version."
+    )
+    margin: Ratio = Field(
+        0.02, description="By how much the new version's loss may exceed the live one's."
+    )
+    alpha: float = Field(
+        0.01, gt=0, lt=1, description="Chance that a rollout of an equal version is called worse."
+    )
+    compare: list[Literal["failures", "loss"]] = Field(
+        default_factory=lambda: ["failures", "loss"],
+        min_length=1,
+        description="What must be decided before a step passes: `failures` (default answers), "
+        "`loss` (needs labels). One that is not named may still fail the step.",
+    )
     bake: Duration = Field(600, ge=0, description="How long a new version is watched.")
+    max_bake: Duration = Field(
+        7 * 86400, gt=0, description="A version that is unconfirmed for so long is mailed about."
+    )
+    reverse_shadow: Ratio = Field(
+        0.1, description="Share of the requests that the predecessor sees while it may be needed."
+    )
     bake_min_rows: int = Field(0, ge=0, description="Rows it must answer before it is confirmed.")
     evidence_max_age: Duration = Field(
         30 * 86400, gt=0, description="Age after which evidence no longer opens the gate."
@@ -692,6 +946,19 @@ class RolloutTable(Table):
     load_timeout: Duration = Field(
         60, gt=0, description="How long a server may take to load a version."
     )
+
+    @model_validator(mode="after")
+    def _rising(self) -> Self:
+        if "shadow" in self.steps[1:]:
+            raise ValueError('steps: "shadow" comes first, and once')
+        weights = [one for one in self.steps if one != "shadow"]
+        if any(not 0 < float(one) < 1 for one in weights):
+            raise ValueError("steps: a share lies between 0 and 1; the switch itself is no step")
+        if any(later <= earlier for earlier, later in itertools.pairwise(map(float, weights))):
+            raise ValueError("steps: the shares rise from step to step")
+        if self.step_deadline <= self.step_min_time:
+            raise ValueError("step_deadline is longer than step_min_time")
+        return self
 
 
 class AutoTable(Table):
@@ -711,6 +978,23 @@ class AutoTable(Table):
     budget_window: Duration = Field(86400, gt=0, description="Time in which they count.")
     qualify: bool = Field(True, description="Replay the failing window through the target first.")
     targets_tried: int = Field(3, ge=1, description="Targets looked at before giving up.")
+    keep_warm: int = Field(
+        1, ge=1, description="Versions to go back to that every server keeps loaded."
+    )
+    rehearse: Literal["daily", "never"] = Field(
+        "daily", description="How often the version to go back to is loaded and asked, as a test."
+    )
+
+
+class ApproveTable(Table):
+    """``[approve]``: who lets a version through."""
+
+    required: bool = Field(
+        False, description="Whether every version that the gate allows waits for `approve`."
+    )
+    not_by_registrar: bool = Field(
+        True, description="Where approval is required: not by who registered the version."
+    )
 
 
 class LabelsTable(Table):
@@ -746,6 +1030,7 @@ class AppSettings(Table):
     monitor: MonitorTables = MonitorTables()
     rollout: RolloutTable = RolloutTable()
     auto: AutoTable = AutoTable()
+    approve: ApproveTable = ApproveTable()
     labels: LabelsTable = LabelsTable()
     log: LogTable = LogTable()
     report: ReportTable = ReportTable()
@@ -875,9 +1160,15 @@ def _config_error(kind: type[Table], file: Path, error: ValidationError) -> Conf
 
 
 def _table(kind: type[Table], tables: list[str]) -> type[Table] | None:
+    named = False
     for part in tables:
+        if named:
+            # The name that somebody gave to one table of many.
+            named = False
+            continue
         spec = kind.model_fields.get(part)
         options = (*get_args(spec.annotation), spec.annotation) if spec else ()
+        named = issubclass(kind, Family) and part in kind.NAMED
         if issubclass(kind, Family) and part in kind.CHECKS:
             options = (CheckPolicy,)
         inner = [one for one in options if isinstance(one, type) and issubclass(one, Table)]

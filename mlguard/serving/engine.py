@@ -45,6 +45,7 @@ from mlguard.serving.query_ids import Key, QueryIds
 from mlguard.serving.recall import Recall
 from mlguard.serving.recorder import LogTarget, Recorder
 from mlguard.serving.replicas import BatchAnswer, ModelSpec, ReplicaPool
+from mlguard.serving.routing import ALONE, Split
 
 logger = logging.getLogger("mlguard.serving")
 
@@ -96,12 +97,15 @@ class Route:
         Why, where nobody answers.
     warm : tuple of int
         Ids of further versions that a request may ask for by name.
+    split : Split
+        Who takes part beside the active version, while one is rolled out or watched.
     """
 
     generation: int = 0
     active: int | None = None
     explanation: str = NO_VERSION
     warm: tuple[int, ...] = ()
+    split: Split = ALONE
 
 
 class Waiting:
