@@ -11,12 +11,13 @@ Units: every duration is held in seconds and written as ``"90s"``, ``"10m"``, ``
 from __future__ import annotations
 
 import difflib
+import importlib.util
 import itertools
 import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, ClassVar, Literal, Self, TypeVar, get_args
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Self, TypeVar, get_args
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
@@ -105,6 +106,36 @@ class ServerTable(Table):
         "MLGUARD_ADMIN_TOKEN", description="Environment variable that holds the admin token."
     )
     max_body_mib: float = Field(8, gt=0, description="Largest request body, in MiB.")
+    max_header_bytes: int = Field(
+        32_768, ge=1024, description="Largest request line and headers together, in bytes."
+    )
+    max_connections: int = Field(
+        10_000, ge=1, description="Connections that one front-end process keeps open."
+    )
+    request_timeout_s: float = Field(
+        30, gt=0, description="Longest that a request may take to arrive, or its answer to be read."
+    )
+    rate_limit_per_s: float = Field(
+        0,
+        ge=0,
+        description="Predict, update and infer requests a second that one caller (its key, else "
+        "its address) may send to one front-end process; a second's worth may come at once. "
+        "0: any number.",
+    )
+    hosts: OneOrMany = Field(
+        default_factory=list,
+        description="Names that a request's Host header may have, without port; empty: any.",
+    )
+    tls_cert: str = Field(
+        "", description="File with the server's certificate chain (PEM); empty: plain HTTP."
+    )
+    tls_key: str = Field("", description="File with the certificate's private key (PEM).")
+
+    @model_validator(mode="after")
+    def _both_tls_files(self) -> Self:
+        if bool(self.tls_cert) != bool(self.tls_key):
+            raise ValueError("tls_cert and tls_key belong together: name both files or none")
+        return self
 
 
 class EmailTable(Table):
@@ -148,6 +179,13 @@ class ProjectSettings(Table):
             self.state_dir.mkdir(parents=True, exist_ok=True)
             ignore.write_text("*\n", encoding="utf-8")
         return self.state_dir
+
+    @property
+    def tls_files(self) -> tuple[Path, Path] | None:
+        """Certificate chain and private key; None for plain HTTP."""
+        if not self.server.tls_cert:
+            return None
+        return self.root / self.server.tls_cert, self.root / self.server.tls_key
 
     @property
     def log_dir(self) -> Path:
@@ -822,25 +860,63 @@ class MonitorTable(Table):
     )
     window_rows: int = Field(500, ge=20, description="A window closes after this many rows.")
     confidence_level: float = Field(0.95, gt=0, lt=1, description="Of each stated interval.")
-    family_error: float = Field(0.05, gt=0, lt=1, description="Error rate over all features.")
-    alert_after: int = Field(1, ge=1, description="FAILED windows in a row before an alert.")
     freeze_after: int = Field(2, ge=1, description="FAILED windows in a row before a freeze.")
-    rollback_after: int = Field(3, ge=1, description="FAILED windows in a row before a rollback.")
     clear_after: int = Field(3, ge=1, description="PASSED windows in a row that clear an incident.")
 
+    if TYPE_CHECKING:
+        # Keys of those that climb the ladder; a sequential monitor acts at its first alarm.
+        @property
+        def alert_after(self) -> int: ...  # noqa: D102
+        @property
+        def rollback_after(self) -> int: ...  # noqa: D102
 
-class DataDriftMonitor(MonitorTable):
+
+class WindowedMonitor(MonitorTable):
+    """What a monitor has whose windows climb the ladder of failures in a row."""
+
+    alert_after: int = Field(1, ge=1, description="FAILED windows in a row before an alert.")
+    rollback_after: int = Field(3, ge=1, description="FAILED windows in a row before a rollback.")
+
+
+class DataDriftMonitor(WindowedMonitor):
     """``[monitor.data_drift]``."""
 
+    family_error: float = Field(0.05, gt=0, lt=1, description="Error rate over all features.")
     ks: Ratio = Field(0.1, description="Largest Kolmogorov-Smirnov distance of a number.")
     psi: float = Field(0.2, gt=0, description="Largest population stability index of a category.")
     missing: Ratio = Field(0.05, description="Largest rise of the missing or unseen share.")
 
 
+class PredictionDriftMonitor(WindowedMonitor):
+    """``[monitor.prediction_drift]``."""
+
+    family_error: float = Field(0.05, gt=0, lt=1, description="Error rate over all comparisons.")
+    ks: Ratio = Field(0.1, description="Largest Kolmogorov-Smirnov distance of scores or values.")
+    psi: float = Field(0.2, gt=0, description="Largest population stability index of the classes.")
+
+
+class LabelDriftMonitor(PredictionDriftMonitor):
+    """``[monitor.label_drift]``."""
+
+
+DetectorName = Literal["e-detector", "ADWIN", "PageHinkley", "DDM", "HDDM_A", "HDDM_W", "KSWIN"]
+#: Detectors that river brings.
+RIVER_DETECTORS = tuple(one for one in get_args(DetectorName) if one != "e-detector")
+
+
 class ConceptDriftMonitor(MonitorTable):
     """``[monitor.concept_drift]``."""
 
-    action: ActionName = "rollback"
+    action: ActionName = Field(
+        "rollback",
+        description="The highest level this monitor may reach; with a detector of river's, which "
+        "promises nothing about false alarms, `freeze` where nothing is written.",
+    )
+    detector: DetectorName = Field(
+        "e-detector",
+        description="What looks at the losses. All but the e-detector are river's: "
+        '`pip install "mlguard[river]"`.',
+    )
     tolerance: float = Field(0.02, ge=0, description="Rise of the loss that is ignored.")
     average_run_length: float = Field(
         100_000,
@@ -849,12 +925,46 @@ class ConceptDriftMonitor(MonitorTable):
         "`[monitor.fairness]`.",
     )
     block: int = Field(1, ge=1, description="Labels averaged into one look, where errors run.")
+    relearn: bool = Field(
+        False, description="Whether a lasting improvement lowers the loss that is acceptable."
+    )
+
+    @property
+    def alert_after(self) -> int:
+        """An alarm acts at once."""
+        return 1
+
+    @property
+    def rollback_after(self) -> int:
+        """An alarm acts at once."""
+        return 1
+
+    @model_validator(mode="before")
+    @classmethod
+    def _milder_without_a_promise(cls, given: object) -> object:
+        if isinstance(given, dict) and given.get("detector", "e-detector") in RIVER_DETECTORS:
+            return {"action": "freeze", **given}
+        return given
+
+    @model_validator(mode="after")
+    def _detector(self) -> Self:
+        if self.detector == "e-detector":
+            return self
+        if importlib.util.find_spec("river") is None:
+            raise ValueError(
+                f'detector = "{self.detector}" is river\'s, and river is not installed: '
+                'pip install "mlguard[river]", or use "e-detector"'
+            )
+        if self.block > 1 or self.relearn:
+            raise ValueError(f"block and relearn are the e-detector's, not {self.detector}'s")
+        return self
 
 
-class FairnessMonitor(MonitorTable):
+class FairnessMonitor(WindowedMonitor):
     """``[monitor.fairness]``."""
 
     action: ActionName = "rollback"
+    family_error: float = Field(0.05, gt=0, lt=1, description="Error rate over all groups.")
     metric: GroupMetric = Field("accuracy", description="What is compared between groups.")
     at_most: float = Field(0.1, gt=0, le=1, description="Largest difference between two groups.")
     by: list[str] = Field(default_factory=list, description="Default: all of `sensitive`.")
@@ -885,7 +995,7 @@ class FairnessMonitor(MonitorTable):
         return self
 
 
-class ServiceMonitor(MonitorTable):
+class ServiceMonitor(WindowedMonitor):
     """``[monitor.service]``."""
 
     action: ActionName = "rollback"
@@ -899,6 +1009,8 @@ class MonitorTables(Table):
     """``[monitor]``."""
 
     data_drift: DataDriftMonitor = DataDriftMonitor()
+    prediction_drift: PredictionDriftMonitor = PredictionDriftMonitor()
+    label_drift: LabelDriftMonitor = LabelDriftMonitor()
     concept_drift: ConceptDriftMonitor = ConceptDriftMonitor()
     fairness: FairnessMonitor = FairnessMonitor()
     service: ServiceMonitor = ServiceMonitor()

@@ -15,7 +15,9 @@ One file, one idea::
     sync           what the registry says → the engines
     metrics        figures for Prometheus
     predict_app    the FastAPI routes
-    access         who may read and change through /api
+    access         who may read and change through /api, and the keys of apps
+    limits         how much one caller and one connection may cost (pure; clocks passed in)
+    connections    HTTP/1.1 with those limits, errors in JSON and answers in order
     embedded       one version behind real HTTP
     front          one front-end process
     listening      the socket, and who holds a taken port

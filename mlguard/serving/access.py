@@ -61,23 +61,24 @@ class AppKeys:
     """
 
     def __init__(self, names: Sequence[str], environment: Mapping[str, str] | None = None) -> None:
-        self._needed = bool(names)
+        #: Whether a caller has to show one.
+        self.needed = bool(names)
         found = {name: key_value(name, environment) for name in names}
         self._values = {name: value.encode() for name, value in found.items() if value}
         #: Names whose value was nowhere to be found.
         self.absent = tuple(name for name in names if name not in self._values)
 
-    def caller(self, headers: Mapping[str, str]) -> str | None:
-        """Return the name of the key that a request shows; None where no key is needed.
+    def shown(self, authorization: bytes) -> str | None:
+        """Return the name of the key that an Authorization header shows; None without keys.
 
         Raises
         ------
         UnauthorisedError
-            If a key is needed and the request shows none of them.
+            If a key is needed and the header shows none of them.
         """
-        if not self._needed:
+        if not self.needed:
             return None
-        given = _bearer(headers)
+        given = _token(authorization)
         found = None
         # All of them, always: how long it takes says nothing about which one was nearly right.
         for name, value in self._values.items():
@@ -157,9 +158,13 @@ def _needs_token(headers: Mapping[str, str], token: str) -> None:
 
 
 def _bearer(headers: Mapping[str, str]) -> bytes:
-    """Return what a request shows; bytes, because compare_digest refuses text beyond ASCII."""
-    scheme, _, given = headers.get("authorization", "").partition(" ")
-    return given.strip().encode() if scheme.lower() == "bearer" else b""
+    # A framework reads headers as Latin-1; compare_digest refuses text beyond ASCII.
+    return _token(headers.get("authorization", "").encode("latin-1", "replace"))
+
+
+def _token(authorization: bytes) -> bytes:
+    scheme, _, given = authorization.partition(b" ")
+    return given.strip() if scheme.lower() == b"bearer" else b""
 
 
 def _is_loopback(peer: str | None) -> bool:

@@ -32,6 +32,7 @@ from mlguard.config import AppSettings, ProjectSettings, load_project
 from mlguard.errors import RegistryError
 from mlguard.serving.engine import AppEngine
 from mlguard.serving.feedback import Feedback
+from mlguard.serving.limits import ConnectionLimits, Door
 from mlguard.serving.metrics import Metrics
 from mlguard.serving.predict_app import ServerState
 from mlguard.serving.query_ids import QueryIds
@@ -85,6 +86,7 @@ class Front:
             self.metrics,
             int(project.server.max_body_mib * _MIB),
             self.health,
+            door=Door(project.server.rate_limit_per_s, project.server.hosts),
         )
         self.sync: RegistrySync | None = None
 
@@ -269,7 +271,16 @@ async def _serve(
 ) -> int:
     from mlguard.serving.uvicorn_server import QuietServer
 
-    server = QuietServer(app, on_started=tell_ready, lifespan="on")
+    table = front.project.server
+    server = QuietServer(
+        app,
+        on_started=tell_ready,
+        lifespan="on",
+        limits=ConnectionLimits(
+            table.max_connections, table.max_header_bytes, table.request_timeout_s
+        ),
+        tls=front.project.tls_files,
+    )
 
     loop = asyncio.get_running_loop()
 

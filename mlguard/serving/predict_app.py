@@ -12,6 +12,7 @@ from __future__ import annotations
 import html
 import logging
 import math
+import time
 from collections.abc import Callable, Mapping, MutableMapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
@@ -22,13 +23,14 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, Response
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 
 from mlguard.errors import MlguardError, RefusedError
 from mlguard.serving import metrics as figures
-from mlguard.serving.access import UnauthorisedError
 from mlguard.serving.engine import AppEngine, OverloadedError
 from mlguard.serving.feedback import DEFAULT_SOURCE, Feedback
 from mlguard.serving.inputs import BadRequestError
+from mlguard.serving.limits import Door
 from mlguard.serving.metrics import Metrics
 from mlguard.version import VERSION
 
@@ -51,6 +53,8 @@ _TITLES = {
     405: "Method not allowed",
     409: "Conflict",
     413: "Body too large",
+    421: "Misdirected request",
+    429: "Too many requests",
     503: "Overloaded",
 }
 
@@ -73,6 +77,8 @@ class ServerState:
         Returns whether this process is ready, and the body of ``/readyz``.
     draining : bool
         Whether the process is about to end: answers then ask callers to connect anew.
+    door : Door
+        Who may come in, and how often.
     """
 
     engines: MutableMapping[str, AppEngine]
@@ -83,6 +89,7 @@ class ServerState:
         default=lambda: (True, {"ready": True})
     )
     draining: bool = False
+    door: Door = field(default_factory=Door)
 
 
 class TooLargeError(MlguardError):
@@ -126,11 +133,15 @@ async def read_body(request: Request, limit: int) -> bytes:
         raise too_large
     parts = []
     size = 0
-    async for part in request.stream():
-        size += len(part)
-        if size > limit:
-            raise too_large
-        parts.append(part)
+    try:
+        async for part in request.stream():
+            size += len(part)
+            if size > limit:
+                raise too_large
+            parts.append(part)
+    except ClientDisconnect:
+        # Nobody hears the answer; it only has to be no failure of ours.
+        raise HTTPException(400, "the body ended early") from None
     return b"".join(parts)
 
 
@@ -183,6 +194,7 @@ _PREDICT_ERRORS: dict[int | str, dict[str, Any]] = {
     401: {"description": "The app has keys, and the request shows none of them."},
     404: {"description": "No such app."},
     413: {"description": "The body is too large."},
+    429: {"description": "This caller asks too often; try again after Retry-After seconds."},
     503: {"description": "Overloaded; try again after Retry-After seconds."},
 }
 _UPDATE_ERRORS = _PREDICT_ERRORS | {409: {"description": "Another label was there first."}}
@@ -223,15 +235,19 @@ def create_predict_app(
 def _predictions(app: FastAPI, state: ServerState) -> None:
     """Add what models answer and learn from."""
 
+    def enter(request: Request, engine: AppEngine) -> str | None:
+        client = request.client.host if request.client else ""
+        return state.door.enter(engine.keys, request.headers.raw, client, time.monotonic())
+
     async def predict(app_name: str, request: Request) -> Response:
         """Answer one row, or a batch of rows; within the SLO, if need be by default."""
         engine = state.engines.get(app_name)
         if engine is None:
             raise HTTPException(404, f"no app {app_name!r}")
         try:
-            caller = engine.keys.caller(request.headers)
+            caller = enter(request, engine)
             reply = await engine.predict(await read_body(request, state.max_body), caller=caller)
-        except (BadRequestError, TooLargeError, OverloadedError, UnauthorisedError) as error:
+        except MlguardError as error:
             status = 400 if isinstance(error, BadRequestError) else error.http_status
             state.metrics.requests.labels(app_name, str(status)).inc()
             raise
@@ -250,7 +266,7 @@ def _predictions(app: FastAPI, state: ServerState) -> None:
         engine = state.engines.get(app_name)
         if feedback is None or engine is None:
             raise HTTPException(404, f"no app {app_name!r}")
-        source = engine.keys.caller(request.headers) or DEFAULT_SOURCE
+        source = enter(request, engine) or DEFAULT_SOURCE
         await feedback.put(await read_body(request, state.max_body), source=source)
         closing = {"Connection": "close"} if state.draining else None
         return json_reply({"received": True}, headers=closing)
@@ -335,7 +351,7 @@ def _error_headers(error: MlguardError, status: int) -> dict[str, str]:
     """Return what HTTP wants said beside an error."""
     if status == 401:  # noqa: PLR2004 - HTTP's own number
         return {"WWW-Authenticate": "Bearer"}
-    if error.retryable and status == 503:  # noqa: PLR2004 - HTTP's own number
+    if error.retryable and status in (429, 503):
         return {"Retry-After": str(math.ceil(error.data.get("retry_after_s", 1)))}
     return {}
 

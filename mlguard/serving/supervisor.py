@@ -130,7 +130,8 @@ def serve(
     shown = f"[{host}]" if ":" in host else host
     if host in ("0.0.0.0", "::"):  # noqa: S104 - asks whether it is, binds nothing
         shown = "localhost"
-    url = f"http://{shown}:{listener.getsockname()[1]}"
+    scheme = "https" if project.tls_files else "http"
+    url = f"{scheme}://{shown}:{listener.getsockname()[1]}"
     read_end, write_end = os.pipe()
     # Only the first word is waited for; later front ends must not stop at a full pipe.
     os.set_blocking(write_end, False)

@@ -12,8 +12,12 @@ from typing import TYPE_CHECKING, Literal
 
 import uvicorn
 
+from mlguard.serving.connections import GuardedProtocol, with_limits
+from mlguard.serving.limits import ConnectionLimits
+
 if TYPE_CHECKING:
     import socket
+    from pathlib import Path
 
     from fastapi import FastAPI
 
@@ -32,18 +36,34 @@ class QuietServer(uvicorn.Server):
         Called once when it accepts requests.
     lifespan : {"on", "off"}
         Whether the app has one.
+    limits : ConnectionLimits, optional
+        What a connection may cost.
+    tls : tuple of Path, optional
+        Files with the certificate chain and the private key; None: plain HTTP.
     """
 
     def __init__(
-        self, app: FastAPI, *, on_started: Callable[[], None], lifespan: Literal["on", "off"]
+        self,
+        app: FastAPI,
+        *,
+        on_started: Callable[[], None],
+        lifespan: Literal["on", "off"],
+        limits: ConnectionLimits | None = None,
+        tls: tuple[Path, Path] | None = None,
     ) -> None:
+        certificate, key = (None, None) if tls is None else map(str, tls)
         super().__init__(
             uvicorn.Config(
                 app,
                 log_config=None,
                 access_log=False,
                 ws="none",
+                http=with_limits(GuardedProtocol, limits or ConnectionLimits()),
                 lifespan=lifespan,
+                # Whom a proxy speaks for is the proxy's word; rates and reading go by addresses.
+                proxy_headers=False,
+                ssl_certfile=certificate,
+                ssl_keyfile=key,
                 server_header=False,
                 timeout_graceful_shutdown=GRACE_S,
             )

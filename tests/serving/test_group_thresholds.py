@@ -149,8 +149,8 @@ def test_a_key_without_a_value_lets_nobody_in():
         assert keys.absent == ("portal",)
         for header in ("", "Bearer", "Bearer ", "Bearer x"):
             with pytest.raises(UnauthorisedError):
-                keys.caller({"authorization": header})
-    assert AppKeys([], {}).caller({}) is None
+                keys.shown(header.encode())
+    assert AppKeys([], {}).shown(b"") is None
 
 
 def test_where_nothing_is_declared_nothing_changes(settings_of, bundle, between):
