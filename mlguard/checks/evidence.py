@@ -27,7 +27,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from mlguard.models.bundle import Manifest
-    from mlguard.models.predictor import Predictions, Predictor
+    from mlguard.models.predictions import Predictions
+    from mlguard.models.predictor import AnyPredictor
     from mlguard.models.schema import InputSchema
 
 #: Frames whose predictions one model keeps: train and test, whole and labelled.
@@ -156,7 +157,7 @@ class JudgedModel:
 
     def _by_group(self, answer: Predictions | _Answer, rows: Any) -> Predictions | _Answer:
         """Answer by each row's own threshold, where the version has several."""
-        from mlguard.models.predictor import Predictions
+        from mlguard.models.predictions import Predictions
         from mlguard.models.thresholds import GroupThresholds, by_group
 
         table = GroupThresholds.of(self.thresholds)
@@ -337,7 +338,7 @@ class Subject:
         return {}
 
     def _judged(
-        self, name: str, predictor: Predictor, thresholds: Mapping[str, float]
+        self, name: str, predictor: AnyPredictor, thresholds: Mapping[str, float]
     ) -> JudgedModel:
         return JudgedModel(
             name,

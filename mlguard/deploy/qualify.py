@@ -34,7 +34,7 @@ from mlguard.wording import estimate, number
 
 if TYPE_CHECKING:
     from mlguard.models.bundle import Manifest
-    from mlguard.models.predictor import Predictions
+    from mlguard.models.predictions import Predictions
     from mlguard.monitors.window import WindowData
 
 #: Labelled rows below which a comparison says nothing.

@@ -4,7 +4,8 @@ The digest covers what decides an answer: the model's bytes and format, the shap
 and outputs, thresholds, runtime and predictor code.  It does not cover what merely describes
 the data of the day (ranges and categories seen) or says who may read the file, so the same
 model is the same version when its data file is refreshed, and a quarantine cannot be left by
-adding a row.
+adding a row.  Nor does it cover the compiled bytes, which follow from the model's: a newer
+converter makes no new version, and no way out of a quarantine.
 """
 
 from __future__ import annotations
@@ -21,6 +22,9 @@ from mlguard.config import ModelTable
 from mlguard.data.frames import file_digest
 from mlguard.models.formats import Format, sniff
 from mlguard.models.schema import InputSchema, Task
+
+#: What runs a model in a server.
+Runtime = Literal["original", "linear", "onnx"]
 
 #: What the identity needs of each feature.
 _SHAPE = ("name", "kind")
@@ -41,8 +45,8 @@ class Manifest:
     thresholds : dict of str to float
         Score from which the positive class is answered, under ``"default"``; groups that have
         their own under keys like ``"sex=F"`` (:mod:`mlguard.models.thresholds`).
-    runtime : {"original"}
-        What runs the model.
+    runtime : {"original", "linear", "onnx"}
+        What runs the model in a server: the file itself, or what it was compiled to.
     task : {"classification", "regression"}
         Kind of prediction.
     trusted_types : tuple of str
@@ -51,17 +55,24 @@ class Manifest:
         Whether the file may run code when it is read.
     predictor_code : dict of str to str
         Files of a Python predictor, by name; empty for an estimator.
+    compiled_sha256 : str
+        SHA-256 of the compiled bytes, 64 hex digits; empty where the file itself is run.
+    compilation : dict
+        How the compiled bytes were held against the file, and why there are none
+        (:class:`mlguard.models.compilation.Compilation`); empty before there was such a thing.
     """
 
     model_sha256: str
     model_format: Format
     input_schema: dict[str, Any]
     thresholds: dict[str, float] = field(default_factory=lambda: {"default": 0.5})
-    runtime: Literal["original"] = "original"
+    runtime: Runtime = "original"
     task: Task = "classification"
     trusted_types: tuple[str, ...] = ()
     allow_pickle: bool = False
     predictor_code: dict[str, str] = field(default_factory=dict)
+    compiled_sha256: str = ""
+    compilation: dict[str, Any] = field(default_factory=dict)
 
     @classmethod
     def of(cls, model_path: Path | str, schema: InputSchema, model: ModelTable) -> Self:
@@ -87,6 +98,16 @@ class Manifest:
     def schema(self) -> InputSchema:
         """The input schema as an object."""
         return InputSchema.from_json(self.input_schema)
+
+    @property
+    def serving_sha256(self) -> str:
+        """SHA-256 of the bytes that a server loads."""
+        return self.compiled_sha256 or self.model_sha256
+
+    @property
+    def in_process(self) -> bool:
+        """Whether a server may run the version in its own process: it can run no code."""
+        return self.runtime != "original"
 
     @property
     def digest(self) -> str:

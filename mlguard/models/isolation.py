@@ -35,7 +35,7 @@ from mlguard import errors
 from mlguard.data.frames import select_columns
 from mlguard.errors import MlguardError, ModelRunError
 from mlguard.models.bundle import Manifest
-from mlguard.models.predictor import Predictions
+from mlguard.models.predictions import Predictions
 
 MEMORY_MIB = 2048
 WALL_S = 60.0

@@ -18,7 +18,6 @@ import contextlib
 import types
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +28,15 @@ from mlguard.data.frames import file_digest, select_columns
 from mlguard.errors import DataError, IntegrityError, MlguardError, ModelRunError
 from mlguard.models.bundle import Manifest
 from mlguard.models.formats import load_model
+from mlguard.models.inline import InlinePredictor
+from mlguard.models.predictions import (
+    Predictions,
+    as_labels,
+    decided,
+    joined,
+    known,
+    validity,
+)
 from mlguard.models.schema import Feature, InputSchema
 
 if TYPE_CHECKING:
@@ -39,64 +47,6 @@ _DTYPES: dict[str, Any] = {"doubles": np.float64, "floats": np.float32, "ints": 
 _NO_PARTS = (type, types.ModuleType, types.FunctionType)
 #: Object arrays larger than this hold data, not the parts of an ensemble.
 _LARGEST_ENSEMBLE = 100_000
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Predictions:
-    """What a model answered for some rows.
-
-    Attributes
-    ----------
-    labels : ndarray of shape (n_rows,)
-        Classes in the dtype of the model's own, or float64 for a regression.
-    scores : ndarray of float64, shape (n_rows,) or (n_rows, n_classes), or None
-        Two classes: score of the second, in [0, 1].  More classes: one column for each, in the
-        order of the schema's classes.  Regression: the value.  None: the model gives none.
-    valid : ndarray of bool, shape (n_rows,)
-        False where the model raised or answered NaN or infinity; label and score of such a
-        row mean nothing.
-    reasons : dict of int to str
-        Why a row is not valid, by its place.
-    """
-
-    labels: npt.NDArray[Any]
-    scores: npt.NDArray[np.float64] | None
-    valid: npt.NDArray[np.bool_]
-    reasons: dict[int, str] = field(default_factory=dict)
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    def outputs(self) -> list[Any]:
-        """Return the labels as Python scalars: ``0``, not ``np.int64(0)``."""
-        return [one.item() if isinstance(one, np.generic) else one for one in self.labels.tolist()]
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the predictions as JSON values; scores of invalid rows may be NaN."""
-        return {
-            "labels": self.outputs(),
-            "scores": None if self.scores is None else self.scores.tolist(),
-            "valid": self.valid.tolist(),
-            "reasons": {str(place): why for place, why in self.reasons.items()},
-        }
-
-    @classmethod
-    def from_json(cls, document: Mapping[str, Any]) -> Predictions:
-        """Rebuild the predictions from :meth:`to_json`."""
-        scores = document["scores"]
-        return cls(
-            as_labels(document["labels"]),
-            None if scores is None else np.asarray(scores, np.float64),
-            np.asarray(document["valid"], np.bool_),
-            {int(place): why for place, why in document["reasons"].items()},
-        )
-
-
-def as_labels(values: Sequence[Any]) -> npt.NDArray[Any]:
-    """Return Python scalars as an array: numbers in their own dtype, text as objects."""
-    if all(isinstance(one, (bool, int, float)) for one in values):
-        return np.asarray(values)
-    return np.asarray(values, dtype=object)
 
 
 class Predictor:
@@ -112,6 +62,9 @@ class Predictor:
     thresholds : mapping of str to float, optional
         Under ``"default"``, the score from which the second of two classes is answered.
     """
+
+    #: A server calls it in a process of its own: an estimator is somebody's code.
+    in_process = False
 
     def __init__(
         self,
@@ -176,7 +129,7 @@ class Predictor:
             if stop - start == 1:
                 return self._failed(error.message)
         middle = (start + stop) // 2
-        return _joined(self._isolated(rows, start, middle), self._isolated(rows, middle, stop))
+        return joined(self._isolated(rows, start, middle), self._isolated(rows, middle, stop))
 
     def _answered(self, rows: Any) -> Predictions:
         try:
@@ -233,21 +186,14 @@ class Predictor:
 
     def _regression(self, prepared: Any, n_rows: int) -> Predictions:
         values = _shaped(self.estimator.predict(prepared), "predict", (n_rows,)).astype(np.float64)
-        return Predictions(values, values, *_validity(np.isfinite(values)))
+        return Predictions(values, values, *validity(np.isfinite(values)))
 
     def _classification(self, classes: npt.NDArray[Any], prepared: Any, n_rows: int) -> Predictions:
         scores = self._scores(prepared, n_rows, len(classes))
         if scores is None or len(classes) == 1:
             labels = _shaped(self.estimator.predict(prepared), "predict", (n_rows,))
-            return Predictions(_own(labels, classes), None, *_validity(_known(labels)))
-        if len(classes) == 2:  # noqa: PLR2004 - two classes are the special case
-            valid = np.isfinite(scores)
-            # Comparing NaN is False, hence the first class: `valid` says it means nothing.
-            chosen = (scores >= self.threshold).astype(np.intp)
-        else:
-            valid = np.asarray(np.isfinite(scores).all(axis=1), np.bool_)
-            chosen = np.argmax(np.where(np.isfinite(scores), scores, -np.inf), axis=1)
-        return Predictions(classes[chosen], scores, *_validity(valid))
+            return Predictions(_own(labels, classes), None, *validity(known(labels)))
+        return decided(scores, classes, self.threshold)
 
     def _scores(self, prepared: Any, n_rows: int, n_classes: int) -> npt.NDArray[np.float64] | None:
         """Return the scores as :class:`Predictions` holds them, None where the model has none."""
@@ -276,17 +222,28 @@ class Predictor:
         return Predictions(labels, None, np.zeros(1, np.bool_), {0: why})
 
 
-def load_predictor(manifest: Manifest, model_path: Path | str, *, verify: bool = True) -> Predictor:
-    """Load a version.
+#: What :func:`load_predictor` returns; ``in_process`` says where it may run.
+AnyPredictor = Predictor | InlinePredictor
+
+
+def load_predictor(
+    manifest: Manifest, model_path: Path | str, *, verify: bool = True
+) -> AnyPredictor:
+    """Load a version: the file that was registered, or what it was compiled to.
 
     Parameters
     ----------
     manifest : Manifest
         What it is.
     model_path : path
-        Its model's bytes.
+        Its model's bytes, or the compiled ones; their digest tells which.
     verify : bool, default True
-        Whether the bytes are held against the manifest's digest first.
+        Whether the bytes are held against the manifest's digests.  Without that they are taken
+        for those that a server loads.
+
+    Returns
+    -------
+    Predictor or InlinePredictor
 
     Raises
     ------
@@ -295,20 +252,28 @@ def load_predictor(manifest: Manifest, model_path: Path | str, *, verify: bool =
     ModelFileError, UntrustedModelError
         If they cannot be read or may not be.
     """
-    if verify:
-        found = file_digest(str(model_path))
-        if found != manifest.model_sha256:
-            raise IntegrityError(
-                f"{model_path} has SHA-256 {found[:12]}…, and {manifest.model_sha256[:12]}… was "
-                "registered",
-                hint="the file was damaged or replaced; restore it or register it as a new version",
-                found=found,
-                expected=manifest.model_sha256,
-            )
+    found = file_digest(str(model_path)) if verify else manifest.serving_sha256
+    if found == manifest.compiled_sha256:
+        return _load_compiled(manifest, model_path)
+    if found != manifest.model_sha256:
+        raise IntegrityError(
+            f"{model_path} has SHA-256 {found[:12]}…, and {manifest.model_sha256[:12]}… was "
+            "registered",
+            hint="the file was damaged or replaced; restore it or register it as a new version",
+            found=found,
+            expected=manifest.model_sha256,
+        )
     estimator = load_model(
         model_path, trusted_types=manifest.trusted_types, allow_pickle=manifest.allow_pickle
     )
     return Predictor(estimator, manifest.schema, manifest.thresholds)
+
+
+def _load_compiled(manifest: Manifest, path: Path | str) -> InlinePredictor:
+    from mlguard.models.linear import LinearModel
+
+    backend = LinearModel.load(path, manifest.schema)
+    return InlinePredictor(backend, manifest.schema, manifest.thresholds)
 
 
 # --- what a model is like ------------------------------------------------------------------
@@ -444,7 +409,7 @@ def _shaped(answer: Any, method: str, shape: tuple[int, ...]) -> npt.NDArray[Any
 
 def _own(labels: npt.NDArray[Any], classes: npt.NDArray[Any]) -> npt.NDArray[Any]:
     """Refuse answers that are no class of the model."""
-    strange = ~np.isin(labels, classes) & _known(labels) if len(classes) else np.zeros(0, np.bool_)
+    strange = ~np.isin(labels, classes) & known(labels) if len(classes) else np.zeros(0, np.bool_)
     if strange.any():
         raise ModelRunError(
             f"predict answered {labels[strange].tolist()[0]!r}, expected one of {classes.tolist()}",
@@ -452,37 +417,3 @@ def _own(labels: npt.NDArray[Any], classes: npt.NDArray[Any]) -> npt.NDArray[Any
             "or [data] target in app.toml, or name another model",
         )
     return labels
-
-
-def _known(labels: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
-    if labels.dtype == object:
-        return np.array([one is not None and one == one for one in labels], np.bool_)  # noqa: PLR0124
-    if np.issubdtype(labels.dtype, np.floating):
-        return np.asarray(np.isfinite(labels), np.bool_)
-    return np.ones(len(labels), np.bool_)
-
-
-def _validity(valid: npt.NDArray[np.bool_]) -> tuple[npt.NDArray[np.bool_], dict[int, str]]:
-    bad = np.flatnonzero(~valid)
-    return valid, {int(place): "the model answered NaN or infinity" for place in bad}
-
-
-def _joined(first: Predictions, second: Predictions) -> Predictions:
-    scores = None
-    if first.scores is not None or second.scores is not None:
-        scores = np.concatenate([_scores_like(first, second), _scores_like(second, first)])
-    shifted = {place + len(first): why for place, why in second.reasons.items()}
-    return Predictions(
-        np.concatenate([first.labels, second.labels]),
-        scores,
-        np.concatenate([first.valid, second.valid]),
-        {**first.reasons, **shifted},
-    )
-
-
-def _scores_like(one: Predictions, other: Predictions) -> npt.NDArray[np.float64]:
-    """Return the scores, or NaN in the other's shape where all rows failed."""
-    if one.scores is not None:
-        return one.scores
-    assert other.scores is not None
-    return np.full((len(one), *other.scores.shape[1:]), np.nan)

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Self
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-    from mlguard.models.predictor import Predictions
+    from mlguard.models.predictions import Predictions
 
 _DEFAULT = "default"
 

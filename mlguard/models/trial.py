@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 
 from mlguard.models.bundle import Manifest
-from mlguard.models.predictor import Predictions, load_predictor
+from mlguard.models.predictions import Predictions
+from mlguard.models.predictor import load_predictor
 
 
 def predict(payload: Mapping[str, Any]) -> dict[str, Any]:

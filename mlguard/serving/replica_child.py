@@ -41,7 +41,8 @@ from mlguard.errors import ModelRunError
 from mlguard.serving.answers import MODEL_NONSENSE, MODEL_NOT_FINITE, MODEL_RAISED
 
 if TYPE_CHECKING:
-    from mlguard.models.predictor import Predictions, Predictor
+    from mlguard.models.predictions import Predictions
+    from mlguard.models.predictor import AnyPredictor
     from mlguard.models.schema import InputSchema
 
 LENGTH = struct.Struct("<I")
@@ -96,7 +97,9 @@ class Model:
         from mlguard.models.bundle import Manifest
         from mlguard.models.predictor import load_predictor
 
-        self._predictor: Predictor = load_predictor(Manifest.from_json(manifest), Path(model_path))
+        self._predictor: AnyPredictor = load_predictor(
+            Manifest.from_json(manifest), Path(model_path)
+        )
         self._spoken = 0
 
     def warm_up(self) -> None:

@@ -28,7 +28,7 @@ class Threshold:
         self.limit = limit
 
     def predict(self, rows):
-        from mlguard.models.predictor import Predictions
+        from mlguard.models.predictions import Predictions
 
         scores = rows["s"].to_numpy(float)
         labels = (scores >= self.limit).astype(int)

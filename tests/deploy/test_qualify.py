@@ -8,7 +8,7 @@ import pytest
 from mlguard.deploy.qualify import Failure, try_targets
 from mlguard.errors import IntegrityError, ModelRunError
 from mlguard.models.bundle import Manifest
-from mlguard.models.predictor import Predictions
+from mlguard.models.predictions import Predictions
 from mlguard.monitors.window import WindowData
 from mlguard.results import Finding, Verdict
 
