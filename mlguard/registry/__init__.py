@@ -18,6 +18,7 @@ store holds immutable bytes named by their SHA-256.  :class:`Registry` is the fa
 ``waiving``               giving and revoking them
 ``operations``            who is rolling out what, one at a time per app
 ``promotion``             forward: stage, promote, confirm
+``stepping``              forward step by step: shadow, canary; or out again
 ``rollback``              backward: to an earlier version, to the default output
 ``reconcile``             what crashed is put in order
 ``outbox``                mail that a transaction promised

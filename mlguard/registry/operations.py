@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import Connection, Row, delete, insert, select, update
@@ -24,9 +24,12 @@ from mlguard.registry.tables import apps, operations, outcomes
 from mlguard.registry.versions import Versions
 
 
-def _operation_of(row: Row[Any]) -> Operation:
+def operation_of(row: Row[Any]) -> Operation:
+    """Build an operation from its row; its owner as people read it."""
     values = row._asdict()
     values["owner"] = str(Owner.from_text(values["owner"]))
+    values["steps"] = tuple(json.loads(values["steps"] or "[]"))
+    values["step"] = -1 if values["step"] is None else values["step"]
     return Operation(**values)
 
 
@@ -39,7 +42,7 @@ class Operations(Versions, Servers):
             row = connection.execute(
                 select(operations).where(operations.c.app == app)
             ).one_or_none()
-        return None if row is None else _operation_of(row)
+        return None if row is None else operation_of(row)
 
     def begin(
         self,
@@ -53,6 +56,7 @@ class Operations(Versions, Servers):
         resolves: int | None = None,
         policy_digest: str | None = None,
         evidence_max_age: float = 30 * 86400.0,
+        steps: Sequence[str | float] = (),
     ) -> Operation:
         """Begin a deployment: take the app's lease for 30 s (see :meth:`beat`) and a fence.
 
@@ -77,6 +81,8 @@ class Operations(Versions, Servers):
             Policy that its evidence must have been judged by.
         evidence_max_age : float
             Seconds after which evidence is too old.
+        steps : sequence of (str or float)
+            What the version goes through before it answers everybody.
 
         Returns
         -------
@@ -102,7 +108,7 @@ class Operations(Versions, Servers):
             if running is not None:
                 mine = running.owner == this_process().to_text() and running.key == key
                 if mine and key is not None and running.version_id == version_id:
-                    return _operation_of(running)
+                    return operation_of(running)
                 self._refuse_running(running, replace_candidate=replace_candidate)
             if running is not None or scene.candidate is not None:
                 self._end(connection, scene, known, "another deployment took over")
@@ -135,10 +141,11 @@ class Operations(Versions, Servers):
                     resolves=resolves,
                     policy_digest=policy_digest,
                     evidence_max_age=evidence_max_age,
+                    steps=json.dumps(list(steps)) if steps else None,
                 )
             )
             row = connection.execute(select(operations).where(operations.c.app == app)).one()
-            return _operation_of(row)
+            return operation_of(row)
 
     def _refuse_running(self, running: Row[Any], *, replace_candidate: bool) -> None:
         now = self.clock()

@@ -233,6 +233,13 @@ class Promotion(Operations):
                     incident=one.incident,
                 )
             resolved.append(one)
+        self._refuse_evidence(connection, scene, version, operation)
+        return resolved
+
+    def _refuse_evidence(
+        self, connection: Connection, scene: Scene, version: Version, operation: Operation
+    ) -> None:
+        """Refuse a version without evidence that lets it through now."""
         known = self._evidence(connection, scene.app, version.digest)
         again = f"run the gate again: mlguard deploy {scene.app}"
         if not known:
@@ -258,7 +265,6 @@ class Promotion(Operations):
                 hint=again,
                 clause="evidence",
             )
-        return resolved
 
     def _refuse_unloaded(self, connection: Connection, version: Version) -> None:
         live = self._live(connection)

@@ -121,6 +121,13 @@ class Operation:
         Policy that its evidence must have been judged by; None: any.
     evidence_max_age : float
         Seconds after which evidence is too old for it.
+    steps : tuple of (str or float)
+        What the version goes through before it answers everybody: ``"shadow"``, then shares
+        of the callers.
+    step : int
+        Place in ``steps`` of the one it is at; -1 before the first.
+    step_at : float or None
+        Since when it is there.
     result : dict or None
         What it came to, where the same key was used before.
     """
@@ -139,7 +146,41 @@ class Operation:
     resolves: int | None = None
     policy_digest: str | None = None
     evidence_max_age: float = 30 * 86400.0
+    steps: tuple[str | float, ...] = ()
+    step: int = -1
+    step_at: float | None = None
     result: dict[str, Any] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Rolling:
+    """A version that is being rolled out, and who rolls it out.
+
+    Attributes
+    ----------
+    operation : Operation
+        The deployment.
+    version : Version
+        Its version, as it stands.
+    alive : bool
+        Whether whoever deploys it gave a sign of life lately.
+    """
+
+    operation: Operation
+    version: Version
+    alive: bool
+
+    @property
+    def mirrored(self) -> bool:
+        """Whether it is shown requests without answering them."""
+        return self.alive and self.version.state is State.SHADOW
+
+    @property
+    def weight(self) -> float:
+        """Share of the callers that it answers now."""
+        if not self.alive or self.version.state is not State.CANARY:
+            return 0.0
+        return float(self.operation.steps[self.operation.step])
 
 
 @dataclass(frozen=True, slots=True)

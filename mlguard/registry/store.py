@@ -14,9 +14,9 @@ from mlguard.registry.artifacts import ArtifactStore
 from mlguard.registry.database import Database
 from mlguard.registry.observations import Observations
 from mlguard.registry.outbox import Outbox
-from mlguard.registry.promotion import Promotion
 from mlguard.registry.reconcile import Reconcile
 from mlguard.registry.rollback import Rollback
+from mlguard.registry.stepping import Stepping
 
 #: Who gets mail where nobody is configured: the notifier that writes files.
 FILE_RECIPIENT = "file"
@@ -31,7 +31,7 @@ def current_actor() -> str:
         return f"uid {os.getuid()}"
 
 
-class Registry(Promotion, Rollback, Reconcile, Observations):
+class Registry(Stepping, Rollback, Reconcile, Observations):
     """Every fact that mlguard keeps, and every command that changes one.
 
     Make one with :meth:`open`.  It may be shared between threads; each process opens its own.

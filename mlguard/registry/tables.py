@@ -28,7 +28,7 @@ from sqlalchemy import (
 )
 
 #: Revisions of the schema, oldest first; the last is the one this code speaks.
-REVISIONS = ("0001", "0002")
+REVISIONS = ("0001", "0002", "0003")
 
 metadata = MetaData(
     naming_convention={
@@ -127,6 +127,11 @@ operations = Table(
     Column("resolves", Integer),
     Column("policy_digest", Text),
     Column("evidence_max_age", Double, nullable=False),
+    #: What it goes through before it answers everybody, as JSON; NULL: nothing.
+    Column("steps", Text),
+    #: Place in ``steps`` of the one that it is at; NULL before the first.
+    Column("step", Integer),
+    Column("step_at", Double),
 )
 
 #: What finished commands came to, by idempotency key and by operation.
