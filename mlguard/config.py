@@ -246,6 +246,13 @@ class AppTable(Table):
     coverage: float = Field(
         0.9, gt=0.5, lt=1, description="How often the truth is in the set or interval."
     )
+    unusual_rows: Literal["pass", "flag", "default"] = Field(
+        "pass",
+        description="What is done with a row that holds a value outside the range of the "
+        "version's reference data, a category that was not in it, or nothing where it never "
+        "lacked anything: `pass` answers it like any other and does not look, `flag` answers it "
+        "and says in the answer what is unusual, `default` answers the default output.",
+    )
     groups_affect_decisions: bool = Field(
         False,
         description="Whether a request's group chooses the threshold that its answer is taken "
@@ -800,7 +807,7 @@ class LatencyRule(CheckPolicy):
     """``[gate.serving.latency]``: how long one row takes, in a process like a serving one."""
 
     p99_ms: float = Field(gt=0, description="Largest 99th percentile.")
-    rows: int = Field(1000, ge=300, description="Rows that are asked one by one.")
+    rows: int = Field(1000, ge=400, description="Rows that are asked one by one.")
 
 
 class SizeRule(CheckPolicy):

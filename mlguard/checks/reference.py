@@ -20,6 +20,7 @@ key                meaning
 ``classes``        of a classifier, in the order of its scores; of two the second is positive
 ``class_counts``   how often each class occurs among the labels
 ``predicted``      how often each was predicted
+``target``         of a regression, the profile of its labels
 ================== ========================================================================
 """
 
@@ -61,7 +62,7 @@ def reference_document(subject: Subject) -> dict[str, Any]:
     """
     import numpy as np
 
-    from mlguard.data.profile import SCORE, Profile
+    from mlguard.data.profile import SCORE, FeatureProfile, Profile
 
     rows, truth = subject.labelled, subject.truth
     candidate = subject.candidate
@@ -96,6 +97,9 @@ def reference_document(subject: Subject) -> dict[str, Any]:
         "classes": None if classes is None else [_json(one) for one in classes],
         "class_counts": {} if regression else _counted(truth),
         "predicted": {} if regression else _counted(answers.labels),
+        "target": FeatureProfile.reference(truth.astype(float), "number").to_json()
+        if regression
+        else None,
     }
 
 

@@ -9,6 +9,12 @@ After an alarm the monitor stays in alarm.  It goes on judging windows of labels
 their mean loss is above theta; a window that is proven below theta ends the alarm, and a new
 detector starts from nothing.
 
+A detector of river's may stand in its place (``detector = "ADWIN"``).  It makes no promise, and
+it finds changes of either direction: it starts again after each, and an improvement to what is
+acceptable warns instead of failing.
+
+With ``relearn`` a lasting improvement lowers what is acceptable (:mod:`.relearning`).
+
 Verdicts that labels cannot carry are INCONCLUSIVE: where fewer labels came than were due
 (``no_labels``), or where one of many sources suddenly sends most of them (``suspect_source``).
 """
@@ -27,9 +33,12 @@ from mlguard.errors import UsageError
 from mlguard.monitors.budget import own_run_length
 from mlguard.monitors.losses import acceptable_loss, reference_scale, row_losses
 from mlguard.monitors.maturity import immature
+from mlguard.monitors.relearning import Relearning
+from mlguard.monitors.river_detectors import RiverDetector, estimate_shift
 from mlguard.monitors.window import WindowData
 from mlguard.results import MonitorResult, Verdict, Window
 from mlguard.stats.means import mean_interval
+from mlguard.stats.run_length import kept_run_length
 from mlguard.stats.sequential import ChangePoint, EDetector, estimate_change, lag1_correlation
 from mlguard.wording import estimate, moment, number
 
@@ -37,11 +46,15 @@ from mlguard.wording import estimate, moment, number
 N_MIN = 20
 #: The latest labels are kept, so that an alarm can say when it began and on which rows.
 RECENT = 512
+#: Labels below which nothing is said of how errors follow each other.
+CORRELATION_N = 200
 #: Where at least so many sources are usual, one may not send more than this share of a window.
 USUAL_SOURCES, LARGEST_SHARE = 5, 0.25
 #: Sources told apart; what comes from further ones is counted under one name.
 MOST_SOURCES = 50
 
+#: Standard deviations by which a correlation must stand out to shrink the promise.
+_CHANCE = 3.0
 _RECENT = ("query_id", "seq", "time", "loss", "source")
 _ID = "concept_drift.loss"
 
@@ -86,6 +99,8 @@ class ConceptDrift:
             assert isinstance(settings, ConceptDriftMonitor)
             average_run_length = settings.average_run_length
         self.average_run_length = average_run_length
+        self.detector = getattr(settings, "detector", "e-detector")
+        self._relearning = Relearning() if getattr(settings, "relearn", False) else None
         self.scale = reference_scale(reference)
         self.theta: float | None = None
         self.why_not = ""
@@ -103,7 +118,9 @@ class ConceptDrift:
         self._recent: dict[str, list[Any]] = {name: [] for name in _RECENT}
         self._open_window()
 
-    def _new_detector(self, theta: float) -> EDetector:
+    def _new_detector(self, theta: float) -> EDetector | RiverDetector:
+        if self.detector != "e-detector":
+            return RiverDetector(self.detector)
         return EDetector(
             theta,
             average_run_length=own_run_length(self.average_run_length, self.app),
@@ -163,7 +180,8 @@ class ConceptDrift:
         self, window: WindowData, places: npt.NDArray[np.intp], losses: npt.NDArray[np.float64]
     ) -> int:
         taken, alarm = len(places), False
-        if self._detector is not None and self._alarm is None:
+        # A detector of river's has started again by itself.
+        if self._detector is not None and (self._alarm is None or not self._promises):
             found = self._detector.update(losses)
             if found is not None:
                 taken, alarm = found + 1, True
@@ -188,6 +206,10 @@ class ConceptDrift:
         return taken
 
     @property
+    def _promises(self) -> bool:
+        return self.detector == "e-detector"
+
+    @property
     def _tells(self) -> bool:
         """Whether an alarm is to be told now, not when the window closes."""
         enough = len(self._sources) < USUAL_SOURCES or self._n_since() >= N_MIN
@@ -201,12 +223,17 @@ class ConceptDrift:
         """Return when the alarm began, as far as the labels that are kept can tell."""
         assert self.theta is not None
         losses = np.asarray(self._recent["loss"], float)
-        change = estimate_change(losses, self.theta)
+        if not self._promises and self._alarm is not None:
+            # What came before the last change is another story.
+            losses = losses[-max(1, self._n_since()) :]
+        change = estimate_change(losses, self.theta) if self._promises else estimate_shift(losses)
         index = 0 if change is None else change.index
-        times, ids = self._recent["time"], self._recent["query_id"]
+        times = self._recent["time"][-len(losses) :]
+        ids = self._recent["query_id"][-len(losses) :]
         before = losses[:index] if index >= N_MIN else losses
-        correlation = lag1_correlation(before)
+        found: dict[str, Any] = {} if self._promises else {"before": float(before.mean())}
         return {
+            **found,
             "labels": self.n,
             "change_point": {
                 "time": times[index],
@@ -216,8 +243,8 @@ class ConceptDrift:
                 "latest": _at(times, change, "latest", index),
             },
             "delay_labels": len(losses) - index,
-            "lag1_correlation": None if np.isnan(correlation) else round(correlation, 3),
-            "seq": self._recent["seq"][index],
+            "lag1_correlation": _rounded(lag1_correlation(before)),
+            "seq": self._recent["seq"][-len(losses) :][index],
         }
 
     def _close(self, window: WindowData) -> MonitorResult:
@@ -233,8 +260,22 @@ class ConceptDrift:
         if result.verdict is Verdict.PASSED and self._alarm is not None:
             # The loss is proven acceptable again: watch it from nothing.
             self._restart()
+        elif result.verdict is Verdict.PASSED:
+            self._learn()
         self._open_window()
         return result
+
+    def _learn(self) -> None:
+        """Lower what is acceptable where the loss has been lower for long."""
+        if self._relearning is None or self.theta is None:
+            return
+        lower = self._relearning.take(
+            self._total, self._count, theta=self.theta, tolerance=self.settings.tolerance
+        )
+        if lower is not None:
+            # Evidence against another limit is none against this one.
+            self.theta = lower
+            self._detector = self._new_detector(lower)
 
     def _finding(self, window: WindowData) -> MonitorResult:
         span = self._span or (window.window.start, window.window.end)
@@ -328,22 +369,58 @@ class ConceptDrift:
             "interval": (interval.low, interval.high),
             "n": len(since),
         }
+        words = (
+            f"mean loss {estimate(value, tuple(interval), len(since))} since about "
+            f"{moment(change['time'])}; acceptable up to {number(self.theta)}; "
+        )
+        if not self._promises:
+            better = value <= min(self.theta, self._alarm["before"])
+            return MonitorResult(
+                verdict=Verdict.WARNED if better else Verdict.FAILED,
+                summary=f"{words}{self.detector} found a change, and promises nothing about false "
+                "alarms",
+                reason="changed" if better else "limit_exceeded",
+                next_step=f"mlguard report {self.app.name}",
+                **facts,
+            )
         return MonitorResult(
             verdict=Verdict.FAILED,
-            summary=f"mean loss {estimate(value, tuple(interval), len(since))} since about "
-            f"{moment(change['time'])}; acceptable up to {number(self.theta)}; a false alarm is "
-            f"expected once in {self.average_run_length:,.0f} labels or less often",
+            summary=f"{words}{self._promise()}",
             reason="limit_exceeded",
             next_step=f"mlguard report {self.app.name}",
             **facts,
         )
 
+    def _promise(self) -> str:
+        """Say how rare false alarms are, as far as the errors before the change let it."""
+        assert self._alarm is not None
+        rho = self._alarm["lag1_correlation"]
+        kept = self._kept(rho)
+        words = f"a false alarm is expected once in {kept:,.0f} labels or less often"
+        if kept >= self.average_run_length:
+            return words
+        return f"{words} (errors come in runs, lag-1 correlation {rho:.2f})"
+
+    def _kept(self, rho: float | None) -> float:
+        """Return the promise of the app that is left at a correlation."""
+        of_one = own_run_length(self.average_run_length, self.app)
+        kept = kept_run_length(of_one, rho or 0.0, block=self.settings.block)
+        return self.average_run_length * kept / of_one
+
     def _details(self) -> dict[str, Any]:
-        found: dict[str, Any] = {
-            "labels": self.n,
-            "average_run_length": self.average_run_length,
-            "block": self.settings.block,
-        }
+        found: dict[str, Any] = {"labels": self.n, "detector": self.detector}
+        if self._promises:
+            rho = None
+            if self._alarm is not None:
+                rho = self._alarm["lag1_correlation"]
+            elif len(self._recent["loss"]) >= CORRELATION_N:
+                rho = _proven(lag1_correlation(self._recent["loss"]), len(self._recent["loss"]))
+            found |= {
+                "average_run_length": self.average_run_length,
+                "block": self.settings.block,
+                "lag1_correlation": rho,
+                "kept_run_length": round(self._kept(rho)),
+            }
         if self._alarm is not None:
             found["alarm"] = {
                 key: value for key, value in self._alarm.items() if key not in ("told", "tried")
@@ -383,7 +460,9 @@ class ConceptDrift:
     @property
     def evidence_share(self) -> float:
         """How far the evidence is on its way to an alarm, in log, from 0 to 1."""
-        return 0.0 if self._detector is None else self._detector.evidence_share
+        if not isinstance(self._detector, EDetector):
+            return 0.0
+        return self._detector.evidence_share
 
     def evidence(self, subject: str = "") -> list[int]:
         """Return the query ids of the labels since the change, or of the latest while calm."""
@@ -395,6 +474,23 @@ class ConceptDrift:
         if self._alarm is None:
             return RECENT
         return int(self._alarm["delay_labels"]) + self.n - int(self._alarm["labels"])
+
+    def _restored(self, kept: Mapping[str, Any]) -> EDetector | RiverDetector | None:
+        """Return the detector of a snapshot, None where it answers another question."""
+        now = self._detector
+        if now is None or kept.get("detector", "e-detector") != self.detector:
+            return None
+        if isinstance(now, RiverDetector):
+            try:
+                return RiverDetector.restore(kept)
+            except UsageError:
+                return None
+        same = (kept["theta"], kept["average_run_length"], kept["block"]) == (
+            now.theta,
+            now.average_run_length,
+            now.block,
+        )
+        return EDetector.restore(kept) if same else None
 
     @property
     def _untold(self) -> bool:
@@ -408,6 +504,8 @@ class ConceptDrift:
             "alarm": self._alarm,
             "recent": self._recent,
             "sources": dict(self._sources),
+            "theta": self.theta,
+            "relearning": None if self._relearning is None else self._relearning.snapshot(),
             "window": {
                 "count": self._count,
                 "total": self._total,
@@ -426,15 +524,15 @@ class ConceptDrift:
         self.n = document["n"]
         self._sources = Counter(document["sources"])
         kept = document["detector"]
-        same = (
-            kept is not None
-            and self._detector is not None
-            and (kept["theta"], kept["average_run_length"], kept["block"])
-            == (self._detector.theta, self._detector.average_run_length, self._detector.block)
-        )
-        if not same:
+        if self._relearning is not None and document.get("relearning") and self.theta is not None:
+            self._relearning = Relearning.restore(document["relearning"])
+            if document["relearning"]["accepted"] == self.theta:
+                self.theta = document["theta"]
+                self._restart()
+        detector = None if kept is None else self._restored(kept)
+        if detector is None:
             return
-        self._detector = EDetector.restore(kept)
+        self._detector = detector
         self._alarm = document["alarm"]
         self._recent = {name: list(document["recent"][name]) for name in _RECENT}
         window = document["window"]
@@ -442,6 +540,16 @@ class ConceptDrift:
         self._opened = window["opened"]
         self._span = None if window["span"] is None else tuple(window["span"])
         self._window_sources = Counter(window["sources"])
+
+
+def _rounded(rho: float) -> float | None:
+    return None if np.isnan(rho) else round(rho, 3)
+
+
+def _proven(rho: float, n: int) -> float | None:
+    """Return a correlation, 0 where independent losses would show as much by chance."""
+    # Of independent losses the estimate is about normal with this standard deviation.
+    return 0.0 if rho < _CHANCE / np.sqrt(n) else _rounded(rho)
 
 
 def _at(times: Sequence[float], change: ChangePoint | None, which: str, index: int) -> float:

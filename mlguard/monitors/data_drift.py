@@ -158,13 +158,13 @@ class DataDrift:
         facts: dict[str, Any],
         n_rows: int,
     ) -> MonitorResult:
-        verdicts = {key: _verdict(one) for key, one in judged.items()}
+        verdicts = {key: monitor_verdict(one) for key, one in judged.items()}
         # Where a column is missing throughout, there is nothing left to compare its values on.
         decided = {key: v for key, v in verdicts.items() if judged[key].value is not None}
         worst = max((decided or verdicts).values(), key=lambda one: one.severity)
         key = max(
             (key for key, one in verdicts.items() if one is worst),
-            key=lambda key: _excess(judged[key]),
+            key=lambda key: excess(judged[key]),
         )
         lead = judged[key]
         moved = [_name(key) for key, one in verdicts.items() if one is worst]
@@ -233,12 +233,12 @@ def _name(key: tuple[str, str]) -> str:
     return f"{key[0]} ({key[1]})" if key[1] else key[0]
 
 
-def _excess(judged: DriftJudgement) -> float:
+def excess(judged: DriftJudgement) -> float:
     """How far an estimate is on its way to its limit, to name the worst."""
     return -math.inf if judged.value is None else judged.value / judged.limit
 
 
-def _verdict(judged: DriftJudgement) -> Verdict:
+def monitor_verdict(judged: DriftJudgement) -> Verdict:
     """Read a judgement as a monitor's: see the top of this module."""
     if judged.reason != "no_support" or judged.value is None:
         return judged.verdict
