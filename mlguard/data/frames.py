@@ -11,16 +11,15 @@ from __future__ import annotations
 import difflib
 import hashlib
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, TypeVar
+from typing import IO, TYPE_CHECKING, Any
 
-from mlguard.errors import DataError
+from mlguard.errors import DataError, MlguardError
 
 if TYPE_CHECKING:
     import pandas as pd
-
-Result = TypeVar("Result")
 
 #: What a missing number is called in files that others write.
 NOT_A_NUMBER = frozenset(
@@ -60,7 +59,7 @@ def read_frame(
     import pandas as pd
 
     def parse(stream: IO[bytes]) -> pd.DataFrame:
-        if _is_parquet(url):
+        if is_parquet(url):
             return pd.read_parquet(io.BytesIO(stream.read()))
         return pd.read_csv(
             stream,
@@ -70,7 +69,8 @@ def read_frame(
             low_memory=False,
         )
 
-    frame = _with_stream(url, parse)
+    with with_stream(url) as stream:
+        frame = parse(stream)
     if frame.empty:
         raise DataError(f"{url} has a header but no rows", hint="a table needs at least one row")
     frame.columns = [str(name) for name in frame.columns]
@@ -130,7 +130,7 @@ def write_frame(frame: pd.DataFrame, url: str) -> None:
         Path(url).parent.mkdir(parents=True, exist_ok=True)
     try:
         with fsspec.open(url, "wb", compression="infer") as stream:
-            if _is_parquet(url):
+            if is_parquet(url):
                 frame.to_parquet(stream, index=False)
             else:
                 frame.to_csv(stream, index=False)
@@ -147,31 +147,41 @@ def file_digest(url: str) -> str:
         If the file is missing or unreadable.
     """
 
-    def digest(stream: IO[bytes]) -> str:
-        found = hashlib.sha256()
+    found = hashlib.sha256()
+    with with_stream(url, compression=None) as stream:
         while chunk := stream.read(_CHUNK):
             found.update(chunk)
-        return found.hexdigest()
-
-    return _with_stream(url, digest, compression=None)
+    return found.hexdigest()
 
 
-def _with_stream(
-    url: str, use: Callable[[IO[bytes]], Result], compression: str | None = "infer"
-) -> Result:
-    """Open a file, use it, and say in one place what may be wrong with it."""
+@contextmanager
+def with_stream(url: str, compression: str | None = "infer") -> Iterator[IO[bytes]]:
+    """Open a file for reading, and say in one place what may be wrong with it.
+
+    Parameters
+    ----------
+    url : str
+        A path or an fsspec URL.
+    compression : str, optional
+        ``"infer"`` from the name, or None for the bytes as they are.
+
+    Raises
+    ------
+    DataError
+        If the file is missing, or whatever is raised while it is used.
+    """
     import fsspec
 
     try:
         with fsspec.open(url, "rb", compression=compression) as stream:
-            return use(stream)
+            yield stream
     except FileNotFoundError as error:
         raise DataError(
             f"there is no file {url}",
             hint="correct the path in app.toml, or make the file: its train script writes it",
             path=url,
         ) from error
-    except DataError:
+    except MlguardError:
         raise
     # Parsers, decompressors and remote stores raise anything they like on bad bytes.
     except Exception as error:
@@ -188,11 +198,12 @@ def _first_line(error: Exception) -> str:
 def _advice(url: str) -> str:
     if Path(url).is_dir():
         return "name a file, not a folder"
-    kind = "Parquet" if _is_parquet(url) else "CSV with a header line"
+    kind = "Parquet" if is_parquet(url) else "CSV with a header line"
     return f"the name says {kind}; check that the file is that, whole, and not empty"
 
 
-def _is_parquet(url: str) -> bool:
+def is_parquet(url: str) -> bool:
+    """Return whether a name says Parquet; everything else is CSV."""
     return url.lower().endswith(_PARQUET)
 
 
