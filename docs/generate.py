@@ -94,7 +94,9 @@ def all_tables(kind: type[Table], path: str = "") -> Iterator[tuple[str, type[Ta
     for name, spec in fields(kind):
         inner = inner_table(spec)
         if inner is not None:
-            yield from all_tables(inner, f"{path}.{name}".lstrip("."))
+            many = issubclass(kind, Family) and name in kind.NAMED
+            here = f"{path}.{name}.<name>" if many else f"{path}.{name}"
+            yield from all_tables(inner, here.lstrip("."))
 
 
 def type_text(annotation: Any) -> str:  # noqa: PLR0911  one return a kind of type
@@ -169,8 +171,9 @@ def default(spec: Any) -> str:
 def key_rows(kind: type[Table], *, without: frozenset[str] = frozenset()) -> list[list[str]]:
     """Return one row per key of a table: key, type, unit, default, meaning."""
     rows = []
+    hidden = set(kind.WITHOUT) if issubclass(kind, Family) else set()
     for name, spec in fields(kind):
-        if inner_table(spec) is not None or name in without:
+        if inner_table(spec) is not None or name in without or name in hidden:
             continue
         rows.append(
             [f"`{name}`", value_text(name, spec), default(spec), described(kind, name, spec)]
@@ -196,8 +199,9 @@ SHARED: tuple[tuple[type[Table], str, str], ...] = (
         """\
 They may stand in `[gate.<family>]` for all checks of a family, and in `[gate.<family>.<check>]`
 for one; the narrower table wins. Some checks have another default for `enforcement`: see
-[checks and monitors](checks.md). `decide` and `family_error` are about gaps between groups,
-`confidence_level` about intervals: fairness reads all three, baseline the last one.""",
+[checks and monitors](checks.md). `confidence_level` and `decide` are about limits that are held
+against an interval: fairness, behaviour and latency read both, baseline the first one.
+`family_error` is about groups that are judged together: fairness and baseline read it.""",
     ),
     (
         config.MonitorTable,
@@ -241,6 +245,8 @@ def file_tables(kind: type[Table]) -> Iterator[str]:
         if issubclass(one, Family) and one.CHECKS:
             names = ", ".join(f"`{check}`" for check in sorted(one.CHECKS))
             checks = f"Sub-tables `[{path}.<check>]` are known for: {names}."
+            for key, why in one.WITHOUT.items():
+                checks += f" `{key}` is refused here: {why}."
         if not (rows or also):
             continue  # it only holds other tables
         parts = [f"### `[{path}]`", INTRODUCTIONS.get(path, ""), also]

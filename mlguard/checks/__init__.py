@@ -7,8 +7,8 @@ items; ``pytest``, ``mlguard check`` and ``mlguard deploy`` run the same ones.
 
     declaration   what an app's gate consists of: items, and what does not apply
     evidence      the subject of a gate: candidate, live version, data, all loaded when asked
-    data_quality, fairness, baseline      the families
-    asserts       the same judgements as functions for people's own tests
+    data_quality, fairness, baseline, behaviour, serving      the families
+    asserts, assert_behaviour      the same judgements as functions for people's own tests
     runner        pytest in a child process, its results read back
 
 Importing this package loads nothing heavy.
@@ -20,6 +20,12 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from mlguard.checks.assert_behaviour import (
+        assert_calibrated,
+        assert_directional,
+        assert_invariant,
+        assert_minimum_functionality,
+    )
     from mlguard.checks.asserts import (
         assert_beats,
         assert_expectations,
@@ -41,7 +47,11 @@ __all__ = [
     "Progress",
     "Subject",
     "assert_beats",
+    "assert_calibrated",
+    "assert_directional",
     "assert_expectations",
+    "assert_invariant",
+    "assert_minimum_functionality",
     "assert_no_gap",
     "assert_no_worse",
     "reference_document",
@@ -57,7 +67,11 @@ _HOME = {
     "Progress": "runner",
     "Subject": "evidence",
     "assert_beats": "asserts",
+    "assert_calibrated": "assert_behaviour",
+    "assert_directional": "assert_behaviour",
     "assert_expectations": "asserts",
+    "assert_invariant": "assert_behaviour",
+    "assert_minimum_functionality": "assert_behaviour",
     "assert_no_gap": "asserts",
     "assert_no_worse": "asserts",
     "reference_document": "reference",

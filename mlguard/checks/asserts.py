@@ -148,7 +148,7 @@ def assert_no_gap(
         weight=weight,
     )
     found = find_gap(as_judged(candidate, target=target), frame, by=columns, rule=rule)
-    return _asserted(found, on_inconclusive if rule.must_decide(columns) else "warn")
+    return asserted(found, on_inconclusive if rule.must_decide(columns) else "warn")
 
 
 def assert_beats(
@@ -191,7 +191,7 @@ def assert_beats(
 
     ours, theirs = _pair(candidate, baseline, target)
     found = beats(compare(ours, theirs, frame, metric, confidence_level), delta=by_at_least)
-    return _asserted(found, on_inconclusive, subject=theirs.name)
+    return asserted(found, on_inconclusive, subject=theirs.name)
 
 
 def assert_no_worse(
@@ -234,7 +234,7 @@ def assert_no_worse(
 
     ours, theirs = _pair(candidate, active, target)
     found = no_worse(compare(ours, theirs, frame, metric, confidence_level), margin=margin)
-    return _asserted(found, on_inconclusive, subject=theirs.name)
+    return asserted(found, on_inconclusive, subject=theirs.name)
 
 
 def assert_expectations(
@@ -297,7 +297,14 @@ def _pair(candidate: Any, other: Any, target: str) -> tuple[JudgedModel, JudgedM
     return as_judged(candidate, target=target), as_judged(other, target=target)
 
 
-def _asserted(found: Finding, on_inconclusive: OnInconclusive, *, subject: str = "") -> CheckResult:
+def asserted(found: Finding, on_inconclusive: OnInconclusive, *, subject: str = "") -> CheckResult:
+    """Return a finding as a result, recorded; raise where it would close a gate.
+
+    Raises
+    ------
+    CheckFailedError
+        If it blocks.
+    """
     __tracebackhide__ = True
     policy = CheckPolicy(on_inconclusive=Enforcement(on_inconclusive))
     item = Item(id=found.id, subject=found.subject or subject, policy=policy)

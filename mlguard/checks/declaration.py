@@ -127,7 +127,7 @@ def families() -> dict[str, Check]:
     PluginError
         If one does not load, or is no family of checks.
     """
-    first = ["data_quality", "fairness", "baseline"]
+    first = ["data_quality", "fairness", "baseline", "behaviour", "serving"]
     names = sorted(
         plugins.found("mlguard.checks"),
         key=lambda name: (first.index(name) if name in first else len(first), name),
@@ -205,7 +205,7 @@ def policy_of(
 ) -> CheckPolicy:
     """Return the policy in force for a check whose enforcement, unless written, is ``default``."""
     policy = family.policy(check)
-    narrower = family.checks.get(check)
+    narrower = family.narrower(check)
     written = family.model_fields_set | (narrower.model_fields_set if narrower else set())
     if "enforcement" in written:
         return policy

@@ -21,8 +21,10 @@ from mlguard.config import AppSettings, ProjectSettings
 from mlguard.errors import DataError, ModelRunError, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
+    from contextlib import AbstractContextManager
 
+    import httpx
     import numpy as np
     import pandas as pd
 
@@ -193,6 +195,8 @@ class Subject:
         How the candidate is called; default the file's name.
     failures_dir : Path, optional
         Where rows that broke an expectation are listed by their id.
+    serve : callable, optional
+        Serves the candidate behind real HTTP while a ``with`` block runs; gives the client.
     """
 
     def __init__(
@@ -203,7 +207,9 @@ class Subject:
         model: Path | None = None,
         name: str = "",
         failures_dir: Path | None = None,
+        serve: Callable[[Subject], AbstractContextManager[httpx.Client]] | None = None,
     ) -> None:
+        self.serve = serve
         self.project = project
         self.settings = settings
         self.model_path = model or Path(settings.path(settings.model.path))

@@ -31,13 +31,27 @@ def _tables(table: Table, path: str) -> Iterator[tuple[str, Table]]:
         inner = getattr(table, name)
         if isinstance(inner, Table):
             yield from _tables(inner, f"{path}.{spec.alias or name}".lstrip("."))
+        if isinstance(table, Family) and name in table.NAMED:
+            for key, one in inner.items():
+                yield f"{path}.{name}.{_key(key)}", one
     if isinstance(table, Family):
         for check, policy in sorted(table.checks.items()):
-            yield f"{path}.{check}", policy
+            # What a family refuses, its checks refuse.
+            yield f"{path}.{check}", policy.model_copy(update=dict.fromkeys(table.WITHOUT))
+
+
+def _key(name: str) -> str:
+    """Write a name as TOML wants a key: quoted where it is no plain word."""
+    return name if name.replace("-", "").replace("_", "").isalnum() else json.dumps(name)
 
 
 def _values(table: Table) -> Iterator[tuple[str, Any]]:
+    skipped: frozenset[str] = frozenset()
+    if isinstance(table, Family):
+        skipped = table.NAMED | set(table.WITHOUT)
     for name, spec in type(table).model_fields.items():
+        if name in skipped:
+            continue
         value = getattr(table, name)
         root = isinstance(table, ProjectSettings | AppSettings)
         if isinstance(value, Table) or value is None or (name in _NOT_WRITTEN and root):

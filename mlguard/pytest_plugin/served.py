@@ -17,13 +17,15 @@ _TIMEOUT_S = 60.0
 
 
 @contextmanager
-def serve_candidate(subject: Subject) -> Iterator[httpx.Client]:
+def serve_candidate(subject: Subject, *, slo_ms: float | None = None) -> Iterator[httpx.Client]:
     """Serve the candidate of a subject on a free port of this machine.
 
     Parameters
     ----------
     subject : Subject
         Names the model file and the app, under whose route it answers.
+    slo_ms : float, optional
+        Deadline of every answer, in milliseconds, instead of the app's own.
 
     Yields
     ------
@@ -37,6 +39,9 @@ def serve_candidate(subject: Subject) -> Iterator[httpx.Client]:
     from mlguard.serving.embedded import served
 
     settings, manifest = subject.settings, subject.manifest.to_json()
+    if slo_ms is not None:
+        patient = settings.app.model_copy(update={"slo_ms": slo_ms})
+        settings = settings.model_copy(update={"app": patient})
     key = secrets.token_urlsafe()
     keys = {key_variable(name): key for name in settings.app.keys}
     headers = {"Authorization": f"Bearer {key}"} if keys else {}

@@ -19,8 +19,9 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Generator
+from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -35,6 +36,9 @@ from mlguard.pytest_plugin import project_of
 from mlguard.pytest_plugin.items import AppFile, CheckItem
 from mlguard.results import CheckResult, Verdict
 from mlguard.waivers import WaiverBook, waiver_words
+
+if TYPE_CHECKING:
+    import httpx
 
 _RECORDED = pytest.StashKey[list[Recorded]]()
 #: Longest traceback kept in a result, in characters.
@@ -80,6 +84,7 @@ class GateSession:
                 settings,
                 model=(self.config.invocation_params.dir / model).resolve() if model else None,
                 failures_dir=self._folder("--mlguard-failures-dir"),
+                serve=_serve,
             )
         return self._subjects[key]
 
@@ -310,6 +315,13 @@ class GateSession:
             terminalreporter.line(f"– no item: {text}")
         for text in self._unread:
             terminalreporter.line(f"! {text}")
+
+
+def _serve(subject: Subject) -> AbstractContextManager[httpx.Client]:
+    """Serve a candidate for a check that compares answers: no deadline turns one into a default."""
+    from mlguard.pytest_plugin.served import serve_candidate
+
+    return serve_candidate(subject, slo_ms=60_000)
 
 
 def read_waivers(project: ProjectSettings, app: str) -> WaiverBook:

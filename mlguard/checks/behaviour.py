@@ -1,0 +1,88 @@
+"""The family ``behaviour``: what ``[gate.behaviour]`` of app.toml declares, and nothing else.
+
+Each test is an item of its own.  What it asks is in :mod:`mlguard.checks.behaving`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mlguard.checks import behaving
+from mlguard.checks.declaration import Declaration, Item, from_finding
+from mlguard.checks.evidence import Subject
+from mlguard.config import AppSettings, BehaviourGate, CheckPolicy
+from mlguard.results import CheckResult, Verdict
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+#: Kinds of which there may be many, and those of which there is one, in order.
+_MANY = ("invariance", "directional", "minimum_functionality")
+_ONE = ("reproducibility", "calibration", "flips")
+
+
+class Behaviour:
+    """Whether the model does what people expect of it, whatever its average says."""
+
+    def declare(self, settings: AppSettings, project_root: Path) -> Declaration:  # noqa: ARG002
+        """Declare one item per test that app.toml names."""
+        items, absent = [], []
+        for check, name, rule in _declared(settings.gate.behaviour):
+            item = Item(id=f"behaviour.{check}", subject=name, policy=rule)
+            if not rule.enabled:
+                absent.append(f"{item.name}: switched off in app.toml")
+            elif check == "calibration" and settings.app.task == "regression":
+                absent.append(f"{item.name}: a regression has no scores to calibrate")
+            else:
+                items.append(item)
+        return Declaration(items=tuple(items), not_applicable=tuple(absent))
+
+    def run(self, item: Item, subject: Subject) -> CheckResult:
+        """Judge one test."""
+        check, candidate = item.id.partition(".")[2], subject.candidate
+        # The item's policy is the test's own table.
+        rule = next(
+            one
+            for kind, name, one in _declared(subject.settings.gate.behaviour)
+            if (kind, name) == (check, item.subject)
+        )
+        if check == "invariance":
+            found = behaving.find_invariance(candidate, subject.test, rule)  # type: ignore[arg-type]
+        elif check == "directional":
+            found = behaving.find_directional(candidate, subject.test, rule)  # type: ignore[arg-type]
+        elif check == "minimum_functionality":
+            found = behaving.find_minimum(candidate, cases_of(subject, rule.file), rule)  # type: ignore[attr-defined, arg-type]
+        elif check == "reproducibility":
+            found = behaving.find_reproducibility(candidate, subject.test, rule)  # type: ignore[arg-type]
+        elif check == "calibration":
+            found = behaving.find_calibration(candidate, subject.labelled, rule)  # type: ignore[arg-type]
+        elif subject.active is None:
+            return item.result(
+                Verdict.SKIPPED,
+                f"no version of {subject.settings.name} is live, so there are no answers to "
+                "differ from",
+                reason="no_active",
+            )
+        else:
+            found = behaving.find_flips(candidate, subject.active, subject.test, rule)  # type: ignore[arg-type]
+        return from_finding(item, found)
+
+
+def cases_of(subject: Subject, file: str) -> pd.DataFrame:
+    """Return the labelled cases of a file that app.toml names."""
+    from mlguard.data.frames import read_frame
+
+    settings = subject.settings
+    return read_frame(settings.path(file), missing_values=settings.data.missing_values)
+
+
+def _declared(gate: BehaviourGate) -> Iterator[tuple[str, str, CheckPolicy]]:
+    for check in _MANY:
+        for name, rule in getattr(gate, check).items():
+            yield check, name, rule
+    for check in _ONE:
+        rule = getattr(gate, check)
+        if rule is not None:
+            yield check, "", rule
