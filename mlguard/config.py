@@ -360,6 +360,8 @@ class Family(CheckPolicy):
     CHECKS: ClassVar[frozenset[str]] = frozenset()
     #: Checks whose table has keys of its own: fields that are a :class:`CheckPolicy`.
     TABLES: ClassVar[frozenset[str]] = frozenset()
+    #: Keys of a policy that a check would not honour; its own table may not hold them.
+    WITHOUT_EFFECT: ClassVar[Mapping[str, frozenset[str]]] = {}
     #: Checks of which there may be many, each a table with a name of its own.
     NAMED: ClassVar[frozenset[str]] = frozenset()
     #: Keys of :class:`CheckPolicy` that mean nothing here and are refused, and why.
@@ -377,6 +379,11 @@ class Family(CheckPolicy):
         for key in cls.WITHOUT:
             if any(isinstance(one, Mapping) and key in one for one in tables):
                 raise ValueError(f"{key} means nothing here: {cls.WITHOUT[key]}")
+        for name in sorted((cls.CHECKS | cls.TABLES) & set(data)):
+            if isinstance(data[name], Mapping):
+                idle = sorted(cls.WITHOUT_EFFECT.get(name, frozenset()) & set(data[name]))
+                if idle:
+                    raise ValueError(f"{idle[0]} has no effect on {name}: leave it out")
         own = {key: value for key, value in data.items() if key not in cls.CHECKS}
         shared = {key: own[key] for key in CheckPolicy.model_fields if key in own}
         for name in cls.CHECKS & set(data):
@@ -384,9 +391,12 @@ class Family(CheckPolicy):
                 # pydantic collects ValueError only.
                 raise ValueError(f"[{name}] is a table")  # noqa: TRY004
             own.setdefault("checks", {})[name] = {**shared, **data[name]}
-        for name in cls.TABLES & set(own):
-            if isinstance(own[name], Mapping):
+        for name in cls.TABLES:
+            if isinstance(own.get(name), Mapping):
                 own[name] = {**shared, **own[name]}
+            elif name not in own and cls.model_fields[name].default is not None:
+                # A check that nobody wrote a table for has the family's keys all the same.
+                own[name] = dict(shared)
         for name in cls.NAMED & set(own):
             if isinstance(own[name], Mapping):
                 own[name] = {
@@ -395,21 +405,182 @@ class Family(CheckPolicy):
                 }
         return own
 
+    def narrower(self, check: str) -> CheckPolicy | None:
+        """Return what is in force by a check's own table; None where it has none."""
+        found = getattr(self, check) if check in self.TABLES else self.checks.get(check)
+        return found if isinstance(found, CheckPolicy) else None
+
     def policy(self, check: str) -> CheckPolicy:
         """Return the policy in force for one check of this family."""
-        if check in self.checks:
-            return self.checks[check]
+        found = self.narrower(check)
+        if found is not None:
+            return found
         return CheckPolicy(**{key: getattr(self, key) for key in CheckPolicy.model_fields})
+
+
+class MissingCheck(CheckPolicy):
+    """``[gate.data_quality.missing]``."""
+
+    at_most: Ratio = Field(
+        0.05, description="Largest change of a column's missing share from training to test."
+    )
+
+
+class RangesCheck(CheckPolicy):
+    """``[gate.data_quality.ranges]``."""
+
+    at_most: Ratio = Field(
+        0.01, description="Largest share of a column's numbers outside the range of training."
+    )
+
+
+class CategoriesCheck(CheckPolicy):
+    """``[gate.data_quality.categories]``."""
+
+    at_most: Ratio = Field(
+        0.01, description="Largest share of a column's values that training never saw."
+    )
+
+
+class ConstantsCheck(CheckPolicy):
+    """``[gate.data_quality.constants]``."""
+
+    at_most: float = Field(
+        0.995, gt=0, lt=1, description="Largest share that one value of a column may have."
+    )
+
+
+class BalanceCheck(CheckPolicy):
+    """``[gate.data_quality.balance]``."""
+
+    at_most: Ratio = Field(
+        0.1, description="Largest change of a class's share, of all rows or of a group's."
+    )
+
+
+class RepeatedCheck(CheckPolicy):
+    """``[gate.data_quality.duplicates]`` and ``[gate.data_quality.overlap]``."""
+
+    at_most: Ratio = Field(0.05, description="Largest share of repeated rows.")
+
+
+class LeakageCheck(CheckPolicy):
+    """``[gate.data_quality.leakage]``."""
+
+    at_most: float = Field(
+        0.99,
+        gt=0.5,
+        lt=1,
+        description="Largest AUC (rank correlation for a regression) of one column alone.",
+    )
+
+
+class LabelIssuesCheck(CheckPolicy):
+    """``[gate.data_quality.label_issues]``: judged where the table is written."""
+
+    at_most: Ratio = Field(
+        0.05, description="Largest share of training rows whose label is probably wrong."
+    )
+    folds: int = Field(5, ge=2, le=20, description="Parts that probabilities are estimated in.")
+
+
+class FreshnessCheck(CheckPolicy):
+    """``[gate.data_quality.freshness]``: judged where the table is written."""
+
+    at_most: Duration = Field(gt=0, description="Largest age of the newest row of `[data] test`.")
+
+
+_INTERVAL_KEYS = frozenset({"decide", "confidence_level", "family_error"})
+_MANY = frozenset({"family_error"})
 
 
 class DataQualityGate(Family):
     """``[gate.data_quality]``."""
 
-    CHECKS = frozenset({"schema", "missing", "duplicates", "overlap", "leakage", "expectations"})
+    CHECKS = frozenset({"schema", "expectations"})
+    TABLES = frozenset(
+        {
+            "missing",
+            "ranges",
+            "categories",
+            "constants",
+            "balance",
+            "duplicates",
+            "overlap",
+            "leakage",
+            "label_issues",
+            "freshness",
+        }
+    )
+    WITHOUT_EFFECT = {
+        "schema": _INTERVAL_KEYS,
+        "expectations": _INTERVAL_KEYS,
+        "constants": _INTERVAL_KEYS,
+        "freshness": _INTERVAL_KEYS,
+        "duplicates": _MANY,
+        "overlap": _MANY,
+        "leakage": _MANY,
+        "label_issues": _MANY,
+    }
 
     suite: str = Field(
         "checks/{app}/expectations/*.json",
         description="Great Expectations suites, relative to the project's root.",
+    )
+    missing: MissingCheck = MissingCheck()
+    ranges: RangesCheck = RangesCheck()
+    categories: CategoriesCheck = CategoriesCheck()
+    constants: ConstantsCheck = ConstantsCheck()
+    balance: BalanceCheck = BalanceCheck()
+    duplicates: RepeatedCheck = RepeatedCheck()
+    overlap: RepeatedCheck = RepeatedCheck()
+    leakage: LeakageCheck = LeakageCheck()
+    label_issues: LabelIssuesCheck | None = Field(
+        None, description="Labels that are probably wrong; absent: not judged."
+    )
+    freshness: FreshnessCheck | None = Field(
+        None, description="How old the newest row may be; absent: not judged."
+    )
+
+
+class PiiCheck(CheckPolicy):
+    """``[gate.privacy.pii]``."""
+
+    allow: list[str] = Field(
+        default_factory=list, description="Columns that may hold personal data."
+    )
+
+
+class ProxiesCheck(CheckPolicy):
+    """``[gate.privacy.proxies]``."""
+
+    at_most: float = Field(
+        0.8,
+        gt=0.5,
+        lt=1,
+        description="Largest AUC at which the features tell the groups of a sensitive column apart.",
+    )
+
+
+class AnonymityCheck(CheckPolicy):
+    """``[gate.privacy.k_anonymity]``: judged where the table is written."""
+
+    columns: list[str] = Field(
+        min_length=1, description="Columns that together could single a person out."
+    )
+    at_least: int = Field(5, ge=2, description="Rows that must share each combination of values.")
+
+
+class PrivacyGate(Family):
+    """``[gate.privacy]``."""
+
+    TABLES = frozenset({"pii", "proxies", "k_anonymity"})
+    WITHOUT_EFFECT = {"pii": _INTERVAL_KEYS, "k_anonymity": _INTERVAL_KEYS}
+
+    pii: PiiCheck = PiiCheck()
+    proxies: ProxiesCheck = ProxiesCheck()
+    k_anonymity: AnonymityCheck | None = Field(
+        None, description="How many rows must look alike; absent: not judged."
     )
 
 
@@ -850,6 +1021,7 @@ class GateTables(Table):
     baseline: BaselineGate = BaselineGate()
     behaviour: BehaviourGate = BehaviourGate()
     serving: ServingGate = ServingGate()
+    privacy: PrivacyGate = PrivacyGate()
 
 
 # --- app.toml: after the deploy ----------------------------------------------------------
