@@ -8,6 +8,7 @@ null and harms no other.
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -111,6 +112,35 @@ class LogSchema:
                 arrays.append(array(values, _TYPES[one.kind]))
         return pa.RecordBatch.from_arrays(arrays, schema=self.arrow)
 
+    def columns(
+        self, columns: Mapping[str, Sequence[Any]], inputs: Sequence[Sequence[Any]] | None
+    ) -> pa.RecordBatch:
+        """Turn columns into a batch, as :meth:`batch` does rows, at a tenth of the cost.
+
+        Parameters
+        ----------
+        columns : mapping of str to sequence
+            All of :data:`FIXED_COLUMNS`; ``groups`` as mappings or null.
+        inputs : sequence of sequence, optional
+            The rows' features, in order; None: all null.
+        """
+        n = len(columns["query_id"])
+        nothing: Sequence[Any] = [None] * n
+        arrays = []
+        for name, kind in FIXED_COLUMNS.items():
+            values = columns[name]
+            if name in self.redact and name not in _NEEDED:
+                values = nothing
+            elif name == "groups" and any(values):
+                values = [self._shown(one) for one in values]
+            arrays.append(array(values, kind))
+        kept = {one.name for one in self.kept}
+        by_feature = list(zip(*inputs, strict=True)) if inputs is not None and self.features else []
+        for place, one in enumerate(self.features):
+            if one.name in kept:
+                arrays.append(array(by_feature[place] if by_feature else nothing, _TYPES[one.kind]))
+        return pa.RecordBatch.from_arrays(arrays, schema=self.arrow)
+
     def _fixed(self, rows: Sequence[Mapping[str, Any]], name: str) -> list[Any]:
         if name in self.redact and name not in _NEEDED:
             return [None] * len(rows)
@@ -142,6 +172,9 @@ def _feature(row: Mapping[str, Any], given: Any, name: str, place: int) -> Any:
 
 def array(values: Sequence[Any], kind: pa.DataType) -> pa.Array:
     """Build an Arrow array; None, NaN and what does not fit become null."""
+    whole = _of_one_type(values, kind)
+    if whole is not None:
+        return whole
     if pa.types.is_string(kind):
         return _string_array([_as_text(one) for one in values])
     if pa.types.is_boolean(kind):
@@ -149,9 +182,9 @@ def array(values: Sequence[Any], kind: pa.DataType) -> pa.Array:
         truth = np.array([one is not None and bool(one) for one in values], np.bool_) & present
         return _assemble(kind, present, pa.py_buffer(_bits(truth)))
     if pa.types.is_integer(kind):
-        whole = [_as_int(one) for one in values]
-        present = np.array([one is not None for one in whole], np.bool_)
-        numbers = np.array([one or 0 for one in whole], np.int64)
+        numbers_or_none = [_as_int(one) for one in values]
+        present = np.array([one is not None for one in numbers_or_none], np.bool_)
+        numbers = np.array([one or 0 for one in numbers_or_none], np.int64)
         return _assemble(kind, present, pa.py_buffer(numbers))
     try:
         reals = np.array(values, np.float64)
@@ -162,6 +195,32 @@ def array(values: Sequence[Any], kind: pa.DataType) -> pa.Array:
     return _assemble(kind, ~np.isnan(reals), pa.py_buffer(data))
 
 
+def _of_one_type(values: Sequence[Any], kind: pa.DataType) -> pa.Array | None:
+    """Build an Arrow array of values that are all null, or all of the column's own type.
+
+    Most columns are; None for the others, whose values are looked at one by one.
+    """
+    n = len(values)
+    types = set(map(type, values))
+    present = np.ones(n, np.bool_)
+    found = None
+    if types == {type(None)}:
+        found = _nulls(n, kind)
+    elif types == {bool} and pa.types.is_boolean(kind):
+        found = _assemble(kind, present, pa.py_buffer(_bits(np.fromiter(values, np.bool_, n))))
+    elif types == {int} and pa.types.is_integer(kind):
+        with contextlib.suppress(OverflowError):  # one of them is no 64-bit integer
+            found = _assemble(kind, present, pa.py_buffer(np.fromiter(values, np.int64, n)))
+    elif types == {str} and pa.types.is_string(kind):
+        joined = "".join(values)
+        if joined.isascii():
+            offsets = np.zeros(n + 1, np.int32)
+            np.cumsum(np.fromiter(map(len, values), np.int64, n), out=offsets[1:])
+            data = (pa.py_buffer(offsets), pa.py_buffer(joined.encode("ascii")))
+            found = _assemble(kind, present, *data)
+    return found
+
+
 def scalar(value: float, kind: pa.DataType) -> pa.Scalar:
     """Build an Arrow scalar."""
     return array([value], kind)[0]
@@ -170,6 +229,17 @@ def scalar(value: float, kind: pa.DataType) -> pa.Scalar:
 def _assemble(kind: pa.DataType, present: np.ndarray[Any, Any], *data: pa.Buffer) -> pa.Array:
     validity = None if present.all() else pa.py_buffer(_bits(present))
     return pa.Array.from_buffers(kind, len(present), [validity, *data])
+
+
+def _nulls(n: int, kind: pa.DataType) -> pa.Array:
+    empty = pa.py_buffer(bytes((n + 7) // 8))
+    if pa.types.is_string(kind):
+        return pa.Array.from_buffers(
+            kind, n, [empty, pa.py_buffer(bytes(4 * (n + 1))), pa.py_buffer(b"")]
+        )
+    width = kind.bit_width
+    zeros = pa.py_buffer(bytes((n * width + 7) // 8))
+    return pa.Array.from_buffers(kind, n, [empty, zeros])
 
 
 def _bits(flags: np.ndarray[Any, Any]) -> bytes:

@@ -13,13 +13,16 @@ Rules:
    readers and cut off when the file is recovered.
 3. Whoever opens a folder next turns what dead writers left there into Parquet.
 4. Where a segment exists in both forms, the Parquet one counts, so that no row is read twice.
+5. What a version answered as a mirror stands in a folder of its own (:mod:`mlguard.data.mirrored`)
+   and is read only by that name.
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +38,7 @@ from mlguard.data.log_columns import (
     scalar,
 )
 from mlguard.data.log_segments import Segment, read_stream, recover, use_parquet
+from mlguard.data.mirrored import is_mirrored
 
 __all__ = [
     "FIXED_COLUMNS",
@@ -83,6 +87,8 @@ class LogWriter:
         self._segment_bytes = segment_bytes
         self._buffer_rows = buffer_rows
         self._rows: list[Mapping[str, Any]] = []
+        self._columns: list[tuple[Mapping[str, Sequence[Any]], Sequence[Sequence[Any]] | None]] = []
+        self._column_rows = 0
         self._buffer_lock = threading.Lock()
         self._file_lock = threading.Lock()
         self._segment: Segment | None = None
@@ -103,6 +109,26 @@ class LogWriter:
             if len(rows) > room:
                 self._drop(len(rows) - room, "the buffer is full: nobody flushes fast enough")
 
+    def append_columns(
+        self, columns: Mapping[str, Sequence[Any]], inputs: Sequence[Sequence[Any]] | None
+    ) -> None:
+        """Take rows that come as columns, as :meth:`append` takes rows.
+
+        Parameters
+        ----------
+        columns : mapping of str to sequence
+            See :meth:`LogSchema.columns`.
+        inputs : sequence of sequence or None
+            The rows' features, in the order of the schema; None: not known.
+        """
+        with self._buffer_lock:
+            n = len(columns["query_id"])
+            if self._column_rows + n > self._buffer_rows:
+                self._drop(n, "the buffer is full: nobody flushes fast enough")
+                return
+            self._columns.append((columns, inputs))
+            self._column_rows += n
+
     def flush(self, *, durable: bool = False) -> None:
         """Write what is buffered, so that readers see it and a kill cannot take it back.
 
@@ -114,8 +140,13 @@ class LogWriter:
         with self._file_lock:
             with self._buffer_lock:
                 rows, self._rows = self._rows, []
+                parts, self._columns, self._column_rows = self._columns, [], 0
             if rows:
-                self._write(rows)
+                self._write(len(rows), partial(self._schema.batch, rows))
+            for columns, inputs in parts:
+                self._write(
+                    len(columns["query_id"]), partial(self._schema.columns, columns, inputs)
+                )
             if durable and self._segment is not None:
                 self._segment.sync()
 
@@ -129,22 +160,22 @@ class LogWriter:
                 self._segment = None
                 recover(path)
 
-    def _write(self, rows: Sequence[Mapping[str, Any]]) -> None:
+    def _write(self, n_rows: int, batch: Callable[[], pa.RecordBatch]) -> None:
         # Rule 1: whatever goes wrong here, serving goes on.
         try:
-            message = self._schema.batch(rows).serialize()
+            message = batch().serialize()
             if self._segment is None:
                 self._folder.mkdir(parents=True, exist_ok=True)
                 self._segment = Segment.create(self._folder, self._process, self._schema.arrow)
             self._segment.write(message)
         except Exception as error:  # noqa: BLE001
             with self._buffer_lock:
-                self._drop(len(rows), f"{type(error).__name__}: {error}")
+                self._drop(n_rows, f"{type(error).__name__}: {error}")
             if self._segment is not None and self._segment.torn:
                 self._segment.close()
                 self._segment = None
             return
-        self.written += len(rows)
+        self.written += n_rows
         if self._segment.size >= self._segment_bytes:
             # Turning it into Parquet takes long: PredictionLog.recover does that elsewhere.
             self._segment.close()
@@ -234,6 +265,8 @@ class PredictionLog:
         tables = [
             table
             for folder in self._folders(app, version_id)
+            # Nobody was given the answers of a mirror: they are read by the name of its folder.
+            if version_id is not None or not is_mirrored(folder.name)
             for table in self._read_folder(folder, wanted)
         ]
         if not tables:

@@ -6,7 +6,6 @@ exception's text: that may hold data or paths, and goes to the server's own log.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
@@ -16,6 +15,7 @@ import msgspec
 SLO_MISSED = "Failed to retrieve a prediction response within the specified latency SLO"
 NO_VERSION = "No connected models found for query"
 BLOCKED = "The app answers with its default output until it is unblocked"
+UNUSUAL_ROW = "The row is unlike the data that the version was accepted on"
 MODEL_DIED = "The model's process died while it worked on this query"
 MODEL_STOPPED = "The model was stopped at its wall limit"
 MODEL_OUT_OF_MEMORY = "The model was stopped at its memory limit"
@@ -23,9 +23,10 @@ MODEL_RAISED = "The model raised an error"
 MODEL_NOT_FINITE = "The model answered with a value that is not finite"
 MODEL_NONSENSE = "The model answered with something that is no prediction"
 
+_ENCODER = msgspec.json.Encoder()
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+
+class Answer(msgspec.Struct, frozen=True):
     """What one row gets.
 
     Attributes
@@ -52,6 +53,13 @@ class Answer:
         if self.explanation is not None:
             document["default_explanation"] = self.explanation
         return document
+
+    def encoded(self, query_id: int) -> bytes:
+        """Return :meth:`to_json` as JSON text."""
+        if self.explanation is None:
+            output = _ENCODER.encode(self.output)
+            return b'{"query_id":%d,"output":%b,"default":false}' % (query_id, output)
+        return _ENCODER.encode(self.to_json(query_id))
 
 
 def as_output(label: Any) -> Any:

@@ -113,6 +113,8 @@ class PredictRequest:
 
 
 _ENVELOPE = msgspec.json.Decoder(_Envelope)
+#: What a request says that names nothing but its row.
+_PLAIN = PredictRequest(batch=False, raw=b"")
 
 
 def read_request(body: bytes) -> PredictRequest:
@@ -134,16 +136,35 @@ def read_request(body: bytes) -> PredictRequest:
         batch, raw = True, envelope.input_batch
     else:
         raise json_error("the object has neither `input` nor `input_batch`")
+    return _request(envelope, batch=batch, raw=bytes(raw))
+
+
+def _request(envelope: Any, *, batch: bool, raw: bytes = b"") -> PredictRequest:
     # As the text of the same value in a data file, by which groups are told apart.
     groups = {
         name: str(value) for name, value in (envelope.groups or {}).items() if value is not None
     }
     return PredictRequest(
         batch=batch,
-        raw=bytes(raw),
+        raw=raw,
         version=None if envelope.version is None else str(envelope.version),
         uid=None if envelope.uid is None else str(envelope.uid),
         groups=groups,
+    )
+
+
+def _typed_envelope(row: Any) -> type[msgspec.Struct]:
+    """Return :class:`_Envelope` with the type of its rows."""
+    unset = msgspec.UNSET
+    return msgspec.defstruct(
+        "Envelope",
+        [
+            ("input", row | msgspec.UnsetType, unset),
+            ("input_batch", list[row] | msgspec.UnsetType, unset),
+            ("version", str | int | None, None),
+            ("uid", str | int | None, None),
+            ("groups", dict[str, str | int | float | bool | None] | None, None),
+        ],
     )
 
 
@@ -170,7 +191,8 @@ class RowReader:
         row: Any
         if kind in ("doubles", "floats"):
             row = list[int | float] if strict else list[float]
-            self._check = self._reals
+            # Doubles that are no strict ones need nothing but the right length.
+            self._check = self._reals if strict or kind == "floats" else self._sized
         elif kind == "ints":
             row = list[int] if strict else list[int | float]
             self._check = self._integers
@@ -183,9 +205,33 @@ class RowReader:
             self._check = _base64 if kind == "bytes" else _same
         self._one = msgspec.json.Decoder(row)
         self._many = msgspec.json.Decoder(list[row])
+        self._whole: msgspec.json.Decoder[Any] = msgspec.json.Decoder(_typed_envelope(row))
         self._categories = [
             frozenset(one.categories) if one.categories else None for one in self.features
         ]
+
+    def decode(self, body: bytes) -> tuple[PredictRequest, list[Any]] | None:
+        """Read envelope and rows in one pass over the body.
+
+        Returns
+        -------
+        tuple of PredictRequest and list, or None
+            What :func:`read_request` and :meth:`read` return; None where they have an error to
+            tell.
+        """
+        try:
+            found = self._whole.decode(body)
+            if found.input is not msgspec.UNSET:
+                rows = [self._check(found.input)]
+            elif found.input_batch is not msgspec.UNSET:
+                rows = [self._check(row) for row in found.input_batch]
+            else:
+                return None
+        except (msgspec.MsgspecError, ValueError, RecursionError):
+            return None
+        if found.uid is None and found.version is None and found.groups is None:
+            return _PLAIN, rows
+        return _request(found, batch=found.input is msgspec.UNSET), rows
 
     def read(self, request: PredictRequest) -> list[Any]:
         """Return the rows: lists in feature order, or strings, or bytes.
@@ -200,14 +246,34 @@ class RowReader:
             decoded = (self._many if request.batch else self._one).decode(request.raw)
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
             raise json_error(_because(error, name)) from None
-        rows = decoded if request.batch else [decoded]
+        if request.batch:
+            return self.check(decoded, name)
+        try:
+            return [self._check(decoded)]
+        except ValueError as error:
+            raise json_error(f"{name}: {error}") from None
+
+    def check(self, rows: Sequence[Any], name: str) -> list[Any]:
+        """Return rows that were decoded already as :meth:`read` does, by the same rules.
+
+        Parameters
+        ----------
+        rows : sequence
+            Lists of finite numbers, records, strings: as the type of input says.
+        name : str
+            What a refusal calls them.
+
+        Raises
+        ------
+        BadRequestError
+            If a row has the wrong length, or holds a value that does not fit.
+        """
         checked = []
         for number, row in enumerate(rows):
             try:
                 checked.append(self._check(row))
             except ValueError as error:
-                place = f"{name}[{number}]" if request.batch else name
-                raise json_error(f"{place}: {error}") from None
+                raise json_error(f"{name}[{number}]: {error}") from None
         return checked
 
     def fits(self, row: Any) -> bool:
@@ -219,8 +285,8 @@ class RowReader:
         if self.kind != "table":
             return True
         return all(
-            value is not None and (known is None or value in known)
-            for value, known in zip(row, self._categories, strict=True)
+            (known is None or value in known) if value is not None else feature.missing
+            for value, known, feature in zip(row, self._categories, self.features, strict=True)
         )
 
     def _length(self, row: Sequence[Any]) -> None:
@@ -228,6 +294,11 @@ class RowReader:
             raise ValueError(f"{len(row)} values, the model takes {len(self.features)}")
         if not row:
             raise ValueError("an empty array is no row")
+
+    def _sized(self, row: list[float]) -> list[float]:
+        if not self.features or len(row) != len(self.features):
+            self._length(row)
+        return row
 
     def _name(self, index: int) -> str:
         return f" ({self.features[index].name})" if self.features else ""

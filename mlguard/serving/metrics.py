@@ -8,6 +8,7 @@ process that made them, and ``/metrics`` of any process tells the sum.
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from typing import Any
 
 from prometheus_client import (
@@ -29,6 +30,8 @@ class Metrics:
 
     def __init__(self) -> None:
         self._registry = CollectorRegistry()
+        #: What adds counts that were put aside; called before anybody is shown the figures.
+        self.pending: list[Callable[[], None]] = []
         shared: dict[str, Any] = {"registry": self._registry}
         #: Gauges of dead processes are dropped, those of live ones added up.
         sums: dict[str, Any] = shared | {"multiprocess_mode": "livesum"}
@@ -40,6 +43,12 @@ class Metrics:
             "mlguard_predictions",
             "Rows answered; reason is empty where the model answered.",
             ["app", "version", "reason"],
+            **shared,
+        )
+        self.unusual = Counter(
+            "mlguard_unusual_cells",
+            "Cells unlike the version's reference data; counted where unusual_rows is not pass.",
+            ["app", "version", "column"],
             **shared,
         )
         self.latency = Histogram(
@@ -90,6 +99,8 @@ class Metrics:
 
     def render(self) -> bytes:
         """Return the figures as Prometheus reads them."""
+        for settle in self.pending:
+            settle()
         if "PROMETHEUS_MULTIPROC_DIR" in os.environ:
             from prometheus_client.multiprocess import MultiProcessCollector
 

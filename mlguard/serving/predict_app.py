@@ -249,9 +249,8 @@ def _predictions(app: FastAPI, state: ServerState) -> None:
             reply = await engine.predict(await read_body(request, state.max_body), caller=caller)
         except MlguardError as error:
             status = 400 if isinstance(error, BadRequestError) else error.http_status
-            state.metrics.requests.labels(app_name, str(status)).inc()
+            engine.tally.refused(status)
             raise
-        state.metrics.requests.labels(app_name, "200").inc()
         headers = {
             "X-MLGuard-Version": reply.version,
             "X-MLGuard-Generation": str(reply.generation),

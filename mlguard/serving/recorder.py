@@ -1,8 +1,8 @@
 """Prediction rows on their way to the log, off the answer's path.
 
-The event loop only appends to a deque.  A thread makes rows of it and flushes them at least
-every half second, so a kill loses at most the last second; the deque is bounded, and what does
-not fit is dropped and counted.
+The event loop only appends to a deque, once for each batch.  A thread turns what is there into
+columns and flushes them at least every half second, so a kill loses at most the last second; the
+deque is bounded, and what does not fit is dropped and counted.
 """
 
 from __future__ import annotations
@@ -20,15 +20,39 @@ import msgspec
 logger = logging.getLogger("mlguard.serving")
 
 _FLUSH_S = 0.5
-_MAX_ROWS = 100_000
+#: Rows that may wait for the thread, and how many of them wake it up early.
+_MAX_ROWS = 200_000
+_MANY_ROWS = 25_000
 #: A version's file is closed when it was not written to for so long.
 _IDLE_S = 300.0
+_ENCODER = msgspec.json.Encoder()
+
+
+#: One answered row: the values of ``FACTS``.
+Facts = tuple[Any, ...]
+#: What is known of an answered row, in order; ``row`` is as the model got it.
+FACTS = (
+    "query_id",
+    "time",
+    "generation",
+    "default",
+    "explanation",
+    "output",
+    "score",
+    "uid",
+    "groups",
+    "latency_ms",
+    "valid",
+    "row",
+)
 
 
 class Writer(Protocol):
     """What one version's rows are written with (see ``data.prediction_log``)."""
 
-    def append(self, rows: Sequence[Mapping[str, Any]]) -> None:
+    def append_columns(
+        self, columns: Mapping[str, Sequence[Any]], inputs: Sequence[Sequence[Any]] | None
+    ) -> None:
         """Buffer rows."""
 
     def flush(self) -> None:
@@ -62,8 +86,8 @@ class LogTarget:
     ----------
     app : str
         The app.
-    version_id : int
-        0 where no version answered.
+    version_id : int or str
+        0 where no version answered; the name of a folder where what it answered reaches nobody.
     features : tuple of Feature
         The version's inputs, in the order of a row.
     redact : tuple of str
@@ -73,7 +97,7 @@ class LogTarget:
     """
 
     app: str
-    version_id: int
+    version_id: int | str
     features: tuple[Any, ...] = ()
     redact: tuple[str, ...] = ()
     inputs: bool = True
@@ -85,10 +109,14 @@ class Recorder:
     def __init__(self, log: Log, process: str) -> None:
         self._log = log
         self._process = process
-        self._rows: deque[tuple[LogTarget, Any, dict[str, Any]]] = deque()
-        self._writers: dict[tuple[str, int], tuple[Writer, LogTarget]] = {}
-        self._idle: dict[tuple[str, int], float] = {}
-        self._stopping = threading.Event()
+        self._rows: deque[tuple[LogTarget, list[Facts]]] = deque()
+        # Each counter has one thread that adds to it, so that neither needs a lock.
+        self._put = 0
+        self._taken = 0
+        self._writers: dict[tuple[str, int | str], tuple[Writer, LogTarget]] = {}
+        self._idle: dict[tuple[str, int | str], float] = {}
+        self._stopping = False
+        self._wake = threading.Event()
         self._thread = threading.Thread(target=self._run, name="prediction-log", daemon=True)
         self._flush_lock = threading.Lock()
         self._failed = False
@@ -98,12 +126,17 @@ class Recorder:
         """Start the thread."""
         self._thread.start()
 
-    def put(self, target: LogTarget, row: Any, facts: dict[str, Any]) -> None:
-        """Take one answered row; never blocks, never raises."""
-        if len(self._rows) >= _MAX_ROWS:
-            self.dropped += 1
-        else:
-            self._rows.append((target, row, facts))
+    def put(self, target: LogTarget, facts: list[Facts]) -> None:
+        """Take the answered rows of one batch; never blocks, never raises."""
+        waiting = self._put - self._taken
+        room = _MAX_ROWS - waiting
+        if len(facts) > room:
+            self.dropped += len(facts) - room
+            facts = facts[:room]
+        self._put += len(facts)
+        self._rows.append((target, facts))
+        if waiting < _MANY_ROWS <= waiting + len(facts):
+            self._wake.set()
 
     def flush(self) -> None:
         """Write everything that was put so far."""
@@ -112,7 +145,8 @@ class Recorder:
 
     def close(self) -> None:
         """Write everything and finish the files."""
-        self._stopping.set()
+        self._stopping = True
+        self._wake.set()
         self._thread.join()
         self.flush()
         for writer, _ in self._writers.values():
@@ -120,28 +154,36 @@ class Recorder:
         self._writers.clear()
 
     def _run(self) -> None:
-        while not self._stopping.wait(_FLUSH_S):
+        while not self._stopping:
+            self._wake.wait(_FLUSH_S)
+            self._wake.clear()
             self.flush()
 
     def _write(self) -> None:
-        batches: dict[tuple[str, int], tuple[LogTarget, list[dict[str, Any]]]] = {}
+        batches: dict[tuple[str, int | str], tuple[LogTarget, list[Facts]]] = {}
         for _ in range(len(self._rows)):
-            target, row, facts = self._rows.popleft()
+            target, facts = self._rows.popleft()
+            self._taken += len(facts)
             key = (target.app, target.version_id)
             # A version whose columns changed (a reload of [log]) starts a new batch's file.
-            batches.setdefault(key, (target, []))[1].append(_row(target, row, facts))
-        for key, (target, rows) in batches.items():
+            known = batches.get(key)
+            if known is not None and known[0] != target:
+                self._guarded(key, *known)
+                known = None
+            if known is None:
+                batches[key] = (target, facts)
+            else:
+                known[1].extend(facts)
+        for key, (target, facts) in batches.items():
             self._idle[key] = 0.0
-            self._guarded(len(rows), key, target, rows)
+            self._guarded(key, target, facts)
         for key in [key for key in self._writers if key not in batches]:
             self._idle[key] += _FLUSH_S
             if self._idle[key] > _IDLE_S:
                 writer, _ = self._writers.pop(key)
                 writer.close()
 
-    def _guarded(
-        self, n: int, key: tuple[str, int], target: LogTarget, rows: list[dict[str, Any]]
-    ) -> None:
+    def _guarded(self, key: tuple[str, int | str], target: LogTarget, facts: list[Facts]) -> None:
         try:
             known = self._writers.get(key)
             if known is not None and known[1] != target:
@@ -156,23 +198,27 @@ class Recorder:
                     inputs=target.inputs,
                 )
                 known = self._writers[key] = (writer, target)
-            known[0].append(rows)
+            known[0].append_columns(*_columns(target, facts))
             known[0].flush()
             self._failed = False
         # Serving goes on whatever the log does: the rows are counted as lost.
         except Exception:
-            self.dropped += n
+            self.dropped += len(facts)
             if not self._failed:
                 logger.exception("the prediction log cannot be written; rows are dropped")
             self._failed = True
 
 
-def _row(target: LogTarget, row: Any, facts: dict[str, Any]) -> dict[str, Any]:
-    facts["output"] = msgspec.json.encode(facts["output"]).decode()
-    if target.inputs and target.features:
+def _columns(
+    target: LogTarget, facts: list[Facts]
+) -> tuple[dict[str, Sequence[Any]], Sequence[Sequence[Any]] | None]:
+    """Return the log's columns, and the rows of inputs where they are kept."""
+    columns: dict[str, Sequence[Any]] = dict(zip(FACTS, zip(*facts, strict=True), strict=True))
+    rows = columns.pop("row")
+    columns["output"] = [_ENCODER.encode(one).decode() for one in columns["output"]]
+    if not (target.inputs and target.features):
+        return columns, None
+    if type(rows[0]) is not list:
         # A string or bytes is a row of one column; a list is its cells.
-        cells = row if isinstance(row, list) else [row]
-        facts["features"] = [
-            base64.b64encode(cell).decode() if type(cell) is bytes else cell for cell in cells
-        ]
-    return facts
+        rows = [[base64.b64encode(one).decode() if type(one) is bytes else one] for one in rows]
+    return columns, rows

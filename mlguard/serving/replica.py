@@ -85,6 +85,10 @@ class Replica(Protocol):
         """Whether a batch would be taken now."""
 
     @property
+    def inline(self) -> bool:
+        """Whether a batch runs before :meth:`run` returns."""
+
+    @property
     def pids(self) -> list[int]:
         """Processes of its own that it has."""
 

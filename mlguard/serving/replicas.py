@@ -70,6 +70,9 @@ class ReplicaPool:
         self._emptied = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
 
+    #: Batches run elsewhere.
+    inline = False
+
     @property
     def workers(self) -> int:
         """Replicas that are loaded, at least 1."""

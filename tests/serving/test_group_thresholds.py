@@ -15,6 +15,7 @@ from mlguard.serving.embedded import LocalIds, served
 from mlguard.serving.engine import AppEngine, Route, VersionSpec
 from mlguard.serving.metrics import Metrics
 from mlguard.serving.query_ids import QueryIds
+from mlguard.serving.recorder import FACTS
 from mlguard.stats.thresholds import decide
 
 TABLE = {"default": 0.5, "sex=F": 0.3}
@@ -185,8 +186,8 @@ class Kept:
     def __init__(self):
         self.facts = []
 
-    def put(self, _target, _row, facts):
-        self.facts.append(facts)
+    def put(self, _target, facts):
+        self.facts += [dict(zip(FACTS, one, strict=True)) for one in facts]
 
 
 def test_the_log_tells_group_score_and_answer(settings, bundle, between, keys):

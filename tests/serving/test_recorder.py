@@ -4,11 +4,11 @@ import json
 
 from mlguard.data.prediction_log import PredictionLog
 from mlguard.data.schema import Feature
-from mlguard.serving.recorder import LogTarget, Recorder
+from mlguard.serving.recorder import FACTS, LogTarget, Recorder
 
 
-def facts(query_id, **more):
-    return {
+def facts(query_id, row, **more):
+    known = {
         "query_id": query_id,
         "time": 1.0,
         "generation": 1,
@@ -20,7 +20,9 @@ def facts(query_id, **more):
         "groups": None,
         "latency_ms": 1.0,
         "valid": True,
+        "row": row,
     } | more
+    return [tuple(known[name] for name in FACTS)]
 
 
 def test_rows_reach_the_log(tmp_path):
@@ -30,10 +32,10 @@ def test_rows_reach_the_log(tmp_path):
     kept = LogTarget("app", 1, features)
     redacted = LogTarget("app", 2, features, redact=("b",))
     without = LogTarget("app", 3, features, inputs=False)
-    recorder.put(kept, [1.5, "x"], facts(1, groups={"sex": "F"}))
-    recorder.put(redacted, [2.5, "secret"], facts(2))
-    recorder.put(without, [3.5, "secret"], facts(3))
-    recorder.put(LogTarget("app", 0), [[1, 2]], facts(4, default=True, explanation="why"))
+    recorder.put(kept, facts(1, [1.5, "x"], groups={"sex": "F"}))
+    recorder.put(redacted, facts(2, [2.5, "secret"]))
+    recorder.put(without, facts(3, [3.5, "secret"]))
+    recorder.put(LogTarget("app", 0), facts(4, [[1, 2]], default=True, explanation="why"))
     recorder.flush()
     rows = {row["query_id"]: row for row in PredictionLog(tmp_path).read("app").to_pylist()}
     assert json.loads(rows[1]["output"]) == {"a": [1]}
@@ -50,8 +52,8 @@ def test_texts_and_bytes_are_logged(tmp_path):
     """A row that is one value is logged under its one feature; bytes as base64."""
     recorder = Recorder(PredictionLog(tmp_path), "p1")
     target = LogTarget("app", 1, (Feature("text", "text"),))
-    recorder.put(target, "hello", facts(1))
-    recorder.put(target, b"\x00\xff", facts(2))
+    recorder.put(target, facts(1, "hello"))
+    recorder.put(target, facts(2, b"\x00\xff"))
     recorder.start()
     recorder.close()
     rows = PredictionLog(tmp_path).read("app").to_pylist()
@@ -63,7 +65,7 @@ def test_memory_is_bounded(tmp_path, monkeypatch):
     monkeypatch.setattr("mlguard.serving.recorder._MAX_ROWS", 10)
     recorder = Recorder(PredictionLog(tmp_path), "p1")
     for number in range(25):
-        recorder.put(LogTarget("app", 0), [], facts(number))
+        recorder.put(LogTarget("app", 0), facts(number, []))
     assert recorder.dropped == 15
     recorder.start()
     recorder.close()
@@ -79,7 +81,7 @@ def test_a_log_that_fails_stops_nothing(caplog):
 
     recorder = Recorder(Broken(), "p1")
     for number in range(3):
-        recorder.put(LogTarget("app", 0), [], facts(number))
+        recorder.put(LogTarget("app", 0), facts(number, []))
         recorder.flush()
     assert recorder.dropped == 3
     assert len([one for one in caplog.records if "dropped" in one.message]) == 1

@@ -1,0 +1,278 @@
+"""One loaded version: its reader, its queue, and what its batches are handed to.
+
+Rules
+-----
+1. Requests that arrive in the same turn of the event loop share a batch; with ``max_wait_ms``
+   a batch waits for more.
+2. At its deadline a request is answered, with default outputs where rows are missing.  One
+   timer watches over all that wait: they expire in the order they came, for their time is equal.
+3. Where the model runs beside the event loop, one batch runs in a turn of it, so that sockets
+   are read in between.
+4. The model's process never hears of a group.  Where a version has thresholds per group, its
+   answer is taken anew from the score here, for callers whose key is known.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from mlguard.models.schema import InputSchema
+from mlguard.models.thresholds import GroupThresholds
+from mlguard.serving.admission import Waiting
+from mlguard.serving.answers import SLO_MISSED, Answer, as_output
+from mlguard.serving.batching import AdaptiveBatcher
+from mlguard.serving.inputs import PredictRequest, RowReader
+from mlguard.serving.recorder import LogTarget
+from mlguard.serving.replica import BatchAnswer, ModelSpec, Replica
+from mlguard.serving.replicas import ReplicaPool
+
+if TYPE_CHECKING:
+    from mlguard.config import AppSettings
+    from mlguard.serving.engine import AppEngine
+
+#: A process is stuck after this many SLOs, but not before a second.
+_STUCK_SLOS = 10
+#: Event loops keep time in whole milliseconds: what is due within one is due.
+_TICK_S = 0.001
+
+
+@dataclass(frozen=True, slots=True)
+class VersionSpec:
+    """A version to load.
+
+    Attributes
+    ----------
+    id : int
+        The registry's number; 0 never occurs.
+    name : str
+        As people call it.
+    manifest : dict
+        Its manifest as JSON.
+    model_path : str
+        File with its verified bytes.
+    """
+
+    id: int
+    name: str
+    manifest: dict[str, Any]
+    model_path: str
+
+
+class ServedVersion:
+    """A version that answers.
+
+    Parameters
+    ----------
+    app : AppEngine
+        The app it belongs to.
+    spec : VersionSpec
+        What it is.
+    """
+
+    def __init__(self, app: AppEngine, spec: VersionSpec) -> None:
+        self.spec = spec
+        self.schema = InputSchema.from_json(spec.manifest["input_schema"])
+        self.thresholds = GroupThresholds.of(spec.manifest.get("thresholds", {}))
+        self._app = app
+        self._loop = asyncio.get_running_loop()
+        self._scheduled = False
+        self._wake: asyncio.TimerHandle | None = None
+        self._watch: asyncio.TimerHandle | None = None
+        self._waiting: deque[Waiting] = deque()
+        self._in_flight = 0
+        self._nobody: asyncio.Event | None = None
+        self.batcher: AdaptiveBatcher[tuple[Waiting, int]] = AdaptiveBatcher(
+            slo_s=app.settings.app.slo_ms / 1000
+        )
+        self.reconfigure(app.settings)
+        self.replica: Replica = self._in_own_process(app.settings)
+
+    async def start(self) -> None:
+        """Load and warm the model.
+
+        Raises
+        ------
+        MlguardError
+            If that fails.
+        """
+        await self.replica.start()
+
+    def _in_own_process(self, settings: AppSettings) -> Replica:
+        model = settings.model
+        return ReplicaPool(
+            ModelSpec(
+                manifest=self.spec.manifest,
+                model_path=self.spec.model_path,
+                memory_mib=model.memory_mib,
+                wall_limit_s=model.wall_limit_s,
+                load_timeout_s=settings.rollout.load_timeout,
+                stuck_s=max(1.0, _STUCK_SLOS * self.batcher.slo_s),
+            ),
+            size=model.replicas,
+            on_free=self.pump,
+            on_restart=self._restarted,
+        )
+
+    def reconfigure(self, settings: AppSettings) -> None:
+        """Put other settings in force; limits of processes hold from the next load on."""
+        self.reader = RowReader(
+            self.schema.input, self.schema.features, strict=settings.app.strict_types
+        )
+        self.batcher.slo_s = settings.app.slo_ms / 1000
+        self.batcher.max_wait_s = settings.app.max_wait_ms / 1000
+        self.log_target = LogTarget(
+            settings.name,
+            self.spec.id,
+            self.schema.features,
+            tuple(settings.log.redact),
+            settings.log.inputs == "all",
+        )
+
+    @property
+    def name(self) -> str:
+        """The version's name."""
+        return self.spec.name
+
+    # --- in ---
+
+    def admit(self, waiting: Waiting) -> bool:
+        """Queue a request's rows; False on overload."""
+        now = waiting.arrived
+        if len(self.batcher):
+            # Behind a model that hangs, rows answered by default must not fill the queue.
+            self._expired(self.batcher.expire(now))
+        rows = [(waiting, index) for index in range(waiting.left)]
+        workers = self.replica.workers
+        if not self.batcher.admit(rows, deadline=waiting.deadline, now=now, workers=workers):
+            return False
+        self._in_flight += 1
+        self._waiting.append(waiting)
+        if self._watch is None:
+            self._watch = self._loop.call_at(waiting.deadline, self._look)
+        if not self._scheduled:
+            self._soon()
+        return True
+
+    def threshold_for(self, request: PredictRequest, caller: str | None) -> float | None:
+        """Return the threshold of a request's group; None where the default one holds."""
+        if self.thresholds is None or caller is None:
+            return None
+        if not self._app.settings.app.groups_affect_decisions:
+            return None
+        return self.thresholds.of_group(request.groups)
+
+    async def drained(self) -> None:
+        """Wait until nobody waits for an answer."""
+        if self._in_flight:
+            self._nobody = asyncio.Event()
+            await self._nobody.wait()
+
+    # --- through the model ---
+
+    def _soon(self) -> None:
+        self._scheduled = True
+        self._loop.call_soon(self.pump)
+
+    def pump(self) -> None:
+        """Hand batches to the replica until one of the two runs out."""
+        self._scheduled = False
+        replica, batcher = self.replica, self.batcher
+        while len(batcher) and replica.free:
+            now = time.monotonic()
+            batch, expired = batcher.take(now)
+            if expired:
+                self._expired(expired)
+            # Who was answered meanwhile (its deadline) or went away needs no model.
+            batch = [
+                one for one in batch if one[0].done is not None and one[0].answers[one[1]] is None
+            ]
+            if batch:
+                self._run(batch)
+                if len(batcher) and replica.inline:
+                    self._soon()
+                    break
+            elif len(batcher):
+                ready = batcher.ready_at()
+                if ready > now:
+                    self._wake_at(ready)
+                    break
+        self._app.queued.set(len(batcher))
+
+    def _wake_at(self, ready: float) -> None:
+        if self._wake is not None:
+            self._wake.cancel()
+        self._wake = self._loop.call_at(ready, self._woken)
+
+    def _woken(self) -> None:
+        if not self._scheduled:
+            self._soon()
+
+    def _run(self, batch: list[tuple[Waiting, int]]) -> None:
+        def done(answer: BatchAnswer) -> None:
+            if not answer.lost:
+                self.batcher.finished(len(batch), answer.took_s)
+            self._app.batch_rows.observe(len(batch))
+            self._app.batch_seconds.observe(answer.took_s)
+            self._deliver(batch, answer)
+
+        self.replica.run([waiting.rows[index] for waiting, index in batch], done)
+
+    # --- out ---
+
+    def _deliver(self, batch: list[tuple[Waiting, int]], answer: BatchAnswer) -> None:
+        labels, scores, errors = answer.labels, answer.scores, answer.errors
+        settled = []
+        for position, (waiting, index) in enumerate(batch):
+            if errors and position in errors:
+                given = self._app.default(errors[position])
+            else:
+                label, score = labels[position], scores[position]
+                if waiting.threshold is not None and score is not None:
+                    label = self._label(score, waiting.threshold)
+                given = Answer(as_output(label), None, score)
+            if waiting.settle(index, given):
+                settled.append(waiting)
+        self._finish(settled)
+
+    def _label(self, score: float, threshold: float) -> Any:
+        """Return the class of two that a score stands for."""
+        assert self.schema.classes is not None
+        return self.schema.classes[score >= threshold]
+
+    def _expired(self, rows: list[tuple[Waiting, int]]) -> None:
+        late = self._app.default(SLO_MISSED)
+        self._finish([waiting for waiting, index in rows if waiting.settle(index, late)])
+
+    def _look(self) -> None:
+        """Answer, by default, whoever has waited long enough."""
+        self._watch = None
+        due = time.monotonic() + _TICK_S
+        late = self._app.default(SLO_MISSED)
+        waiting = self._waiting
+        settled = []
+        while waiting and (not waiting[0].left or waiting[0].deadline <= due):
+            one = waiting.popleft()
+            if one.left and [one.settle(index, late) for index in range(len(one.rows))]:
+                settled.append(one)
+        self._finish(settled)
+        if waiting:
+            self._watch = self._loop.call_at(waiting[0].deadline, self._look)
+
+    def _finish(self, settled: list[Waiting]) -> None:
+        """Hand answered requests on."""
+        if not settled:
+            return
+        self._in_flight -= len(settled)
+        waiting = self._waiting
+        while waiting and not waiting[0].left:
+            waiting.popleft()
+        self._app.answered(self, settled)
+        if not self._in_flight and self._nobody is not None:
+            self._nobody.set()
+
+    def _restarted(self, reason: str) -> None:
+        self._app.metrics.restarts.labels(self._app.name, self.name, reason).inc()
