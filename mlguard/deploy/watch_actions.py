@@ -27,7 +27,6 @@ from mlguard.policy import (
     Standing,
     Trial,
     clears,
-    decide,
     is_blind,
     is_hard,
     settle,
@@ -125,8 +124,7 @@ class Actor:
         ).items():
             if not history or not self.watch.table(history[-1].family).enabled:
                 continue
-            rules = self.watch.rules(history[-1])
-            action = decide(history, rules, self.watch.settings.auto, self.standing)
+            action = self.watch.judging.wanted(history, self.watch.settings.auto, self.standing)
             wishes.append((action, name, history))
         # The gravest first: after a move the rest is about a version that no longer serves.
         wishes.sort(key=lambda one: (-one[0].level, not is_hard(one[2][-1])))

@@ -9,20 +9,17 @@ it was judging, and the others go on.
 from __future__ import annotations
 
 import dataclasses
-import logging
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from mlguard import plugins
-from mlguard.config import AppSettings, FairnessMonitor, MonitorTable
+from mlguard.config import AppSettings, MonitorTable
+from mlguard.deploy.judging import Judging
 from mlguard.deploy.watch_labels import Answerer, LabelReader, Labels
 from mlguard.deploy.watch_memory import Memory
 from mlguard.deploy.watch_rows import SETTLE_S, Place, Stretch, walk
-from mlguard.errors import PluginError
-from mlguard.monitors.fairness import FLOOR
 from mlguard.monitors.maturity import immature
 from mlguard.monitors.protocol import Looking, Monitor, Sequential
 from mlguard.monitors.service import judge_load
@@ -40,8 +37,6 @@ if TYPE_CHECKING:
 _MOST_LABELLED = 20_000
 #: States that only note the passing of time are stored this often.
 _NOTE_S = 60.0
-
-_log = logging.getLogger(__name__)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -102,45 +97,26 @@ class AppWatch:
 
     # --- monitors ------------------------------------------------------------------------
 
+    @property
+    def judging(self) -> Judging:
+        """How the app's monitors are built, asked and listened to."""
+        return Judging(self.settings)
+
     def monitor_names(self) -> list[str]:
         """Return the monitors that are switched on."""
-        return [name for name in plugins.found("mlguard.monitors") if self.table(name).enabled]
+        return self.judging.names()
 
     def table(self, name: str) -> MonitorTable:
-        """Return ``[monitor.<name>]``; defaults for a plug-in's, which has no table.
+        """Return ``[monitor.<name>]``, see :meth:`Judging.table`."""
+        return self.judging.table(name)
 
-        A part of a monitor, like ``fairness.loss``, has the table of the whole.
-        """
-        found = getattr(self.settings.monitor, name.partition(".")[0], None)
-        return found if isinstance(found, MonitorTable) else MonitorTable()
-
-    def rules(self, result: MonitorResult) -> MonitorTable:
-        """Return the rules that a result is acted on by.
-
-        A group below its floor is harm where app.toml says so: rather the default output than
-        a version that is known for it.
-        """
-        table = self.table(result.family)
-        harm = isinstance(table, FairnessMonitor) and table.harm_class
-        if harm and result.id.endswith(FLOOR):
-            return table.model_copy(update={"action": "default_output"})
-        return table
-
-    @staticmethod
-    def owner(result: MonitorResult) -> str:
+    def owner(self, result: MonitorResult) -> str:
         """Return the name of the monitor that a result is of."""
-        return result.id if result.id in plugins.found("mlguard.monitors") else result.family
+        return self.judging.owner(result)
 
     def monitor(self, name: str, digest: str) -> Monitor | None:
         """Build a monitor against the reference of some bytes; None where it does not load."""
-        try:
-            kind = plugins.load("mlguard.monitors", name)
-        except PluginError as error:
-            _log.error("monitor %s of %s: %s", name, self.app, error)
-            return None
-        reference = self.memory.reference(self.app, digest)
-        built: Monitor = kind(self.table(name), reference, self.settings)
-        return built
+        return self.judging.build(name, self.memory.reference(self.app, digest))
 
     def _condition(self, monitor: Monitor, name: str, *, n_rows: int, n_labels: int) -> Condition:
         found: list[Condition] = [
@@ -183,26 +159,11 @@ class AppWatch:
         self, name: str, judge: Callable[[WindowData], list[MonitorResult]], data: WindowData
     ) -> list[MonitorResult]:
         """Judge, or say that the monitor raised: never PASSED, never FAILED."""
-        try:
-            return judge(data)
-        # A monitor may be somebody else's code: it may raise anything.
-        except Exception as error:  # noqa: BLE001
-            _log.exception("monitor %s of %s raised", name, self.app)
-            series = [one for one in self._series(name) if one]
-            last = series[0][-1] if series else None
-            return [
-                MonitorResult(
-                    id=last.id if last else name if "." in name else f"{name}.window",
-                    subject=last.subject if last else "",
-                    sequential=last.sequential if last else False,
-                    verdict=Verdict.ERRORED,
-                    summary=f"the monitor raised {type(error).__name__}: {error}",
-                    reason="raised",
-                    window=data.window,
-                    version=data.version,
-                    next_step="see the log of the watcher; report it to the monitor's author",
-                )
-            ]
+        return self.judging.ask(name, judge, data, last=self._last(name))
+
+    def _last(self, name: str) -> MonitorResult | None:
+        series = [one for one in self._series(name) if one]
+        return series[0][-1] if series else None
 
     # --- windows of rows -----------------------------------------------------------------
 
@@ -250,21 +211,21 @@ class AppWatch:
         self, monitor: Looking, name: str, active: Version, stretch: Stretch, place: Place
     ) -> Place:
         """Look at the first rows of the open window; one that fails closes it there."""
-        key = self.app, active.id, self.state.generation, name
-        looked = place.looked
-        for rows in monitor.looks:
-            if not looked < rows <= stretch.open.num_rows:
-                continue
-            data = window_data(stretch.open.slice(0, rows), version=active.name)
-            found = self._guarded(name, monitor.look, data)
-            looked = rows
-            if any(one.verdict in (Verdict.FAILED, Verdict.ERRORED) for one in found):
-                self._record(found)
-                closed = stretch.rows.num_rows - stretch.open.num_rows
-                place = stretch.after(closed + rows)
-                self.memory.store(key, place.to_json())
-                return place
-        return dataclasses.replace(place, looked=looked)
+        found, looked = self.judging.look(
+            name,
+            monitor,
+            lambda rows: window_data(stretch.open.slice(0, rows), version=active.name),
+            looked=place.looked,
+            n_rows=stretch.open.num_rows,
+            last=self._last(name),
+        )
+        if not found:
+            return dataclasses.replace(place, looked=looked)
+        self._record(found)
+        closed = stretch.rows.num_rows - stretch.open.num_rows
+        place = stretch.after(closed + looked)
+        self.memory.store((self.app, active.id, self.state.generation, name), place.to_json())
+        return place
 
     # --- labels --------------------------------------------------------------------------
 

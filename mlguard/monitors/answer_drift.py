@@ -67,11 +67,12 @@ class _AnswerDrift:
             "window": window.window,
         }
 
-    def _undecided(self, window: WindowData, why: str, n: int) -> list[MonitorResult]:
+    def _skipped(self, window: WindowData, n: int) -> list[MonitorResult]:
+        """Say that there is nothing to compare with: no fault of the version, nor of the watch."""
         return [
             MonitorResult(
-                verdict=Verdict.INCONCLUSIVE,
-                summary=f"not judged: {why}",
+                verdict=Verdict.SKIPPED,
+                summary=f"not judged: the version's reference, or the log, tells no {self.what}",
                 reason="no_reference",
                 n=n,
                 n_min=N_MIN,
@@ -188,8 +189,7 @@ class PredictionDrift(_AnswerDrift):
             # The log has none, e.g. of a version that was registered by an older release.
             scores = None
         if not classes and scores is None:
-            why = "the reference, or the log, tells no answers"
-            return self._undecided(window, why, len(rows))
+            return self._skipped(window, len(rows))
         return self._judged(
             window,
             (classes, rows.output) if classes else None,
@@ -231,7 +231,7 @@ class LabelDrift(_AnswerDrift):
         if self.app.app.task == "regression":
             document = self._reference.get("target")
             if document is None:
-                return self._undecided(window, "the reference tells no labels", len(rows))
+                return self._skipped(window, len(rows))
             from mlguard.data.profile import FeatureProfile
 
             values = np.array([_number(one) for one in rows.label], float)
@@ -239,7 +239,7 @@ class LabelDrift(_AnswerDrift):
             return self._judged(window, None, (profile, values), len(rows))
         classes = self._classes("class_counts")
         if not classes:
-            return self._undecided(window, "the reference tells no labels", len(rows))
+            return self._skipped(window, len(rows))
         return self._judged(window, (classes, rows.label), None, len(rows))
 
 
