@@ -1,7 +1,11 @@
 """Immutable bytes, named by their SHA-256.
 
-Writing is temp file, fsync, digest, rename, fsync of the folder, and only then may a row name
-it: a crash leaves no half of a blob, at most one that nobody names (collected after a day).
+Writing is temp file, fsync, rename, fsync of the folder, and only then may a row name it: a
+crash leaves no half of a blob, at most one that nobody names (collected after a day).  The name
+is computed from the bytes on their way into the temp file, so that whatever happens to the
+source meanwhile, and whoever stores the same bytes at the same time, a name never stands for
+other bytes and good ones are never taken away again.
+
 Reading computes the digest again every time: what is handed out is what was registered, or
 :class:`~mlguard.errors.IntegrityError`.
 
@@ -24,8 +28,8 @@ _CHUNK = 1 << 20
 class Blobs(Protocol):
     """Where the bytes lie."""
 
-    def put(self, source: BinaryIO, name: str) -> None:
-        """Store a stream under a name, durably and at once; replace what was there."""
+    def put(self, source: BinaryIO) -> str:
+        """Store a stream, durably and at once, under the SHA-256 of what it gave; return that."""
 
     def path(self, name: str) -> Path | None:
         """Return a local file with the bytes of a name; None where there is none."""
@@ -52,20 +56,20 @@ class Folder:
     def _place(self, name: str) -> Path:
         return self.root / name[:2] / name
 
-    def put(self, source: BinaryIO, name: str) -> None:
-        """Store a stream under a name, durably and at once; replace what was there."""
-        place = self._place(name)
+    def put(self, source: BinaryIO) -> str:
+        """Store a stream, durably and at once, under the SHA-256 of what it gave; return that."""
         try:
-            fresh = not place.parent.is_dir()
-            place.parent.mkdir(parents=True, exist_ok=True)
+            self.root.mkdir(parents=True, exist_ok=True)
             descriptor, temporary = tempfile.mkstemp(dir=self.root, prefix=".incoming-")
             try:
                 with os.fdopen(descriptor, "wb") as target:
-                    while chunk := source.read(_CHUNK):
-                        target.write(chunk)
+                    name = _copied(source, target)
                     os.fchmod(target.fileno(), 0o444)
                     target.flush()
                     os.fsync(target.fileno())
+                place = self._place(name)
+                fresh = not place.parent.is_dir()
+                place.parent.mkdir(parents=True, exist_ok=True)
                 Path(temporary).replace(place)
             except BaseException:
                 Path(temporary).unlink(missing_ok=True)
@@ -78,6 +82,7 @@ class Folder:
                 f"cannot store an artifact in {self.root}: {error}",
                 hint="the folder must be writable and have free space; nothing was registered",
             ) from error
+        return name
 
     def path(self, name: str) -> Path | None:
         """Return the file of a name; None where there is none."""
@@ -95,6 +100,15 @@ class Folder:
     def names(self) -> list[str]:
         """Return every stored name, sorted."""
         return sorted(path.name for path in self.root.glob("[0-9a-f][0-9a-f]/*"))
+
+
+def _copied(source: BinaryIO, target: BinaryIO) -> str:
+    """Copy a stream to its end; return the SHA-256 of what was copied, hex."""
+    found = hashlib.sha256()
+    while chunk := source.read(_CHUNK):
+        found.update(chunk)
+        target.write(chunk)
+    return found.hexdigest()
 
 
 def _sync_folder(folder: Path) -> None:
@@ -147,15 +161,13 @@ class ArtifactStore:
         Returns
         -------
         str
-            SHA-256 of the bytes, hex: their name.  Storing the same bytes twice is no error,
-            and mends a stored copy that has changed.
+            SHA-256 of the bytes that were stored, hex: their name.  Storing the same bytes
+            twice is no error, and mends a stored copy that has changed.
 
         Raises
         ------
         RegistryError
             If the file cannot be read or the bytes cannot be stored.
-        IntegrityError
-            If the file changed while it was read.
         """
         source = Path(path)
         try:
@@ -163,16 +175,9 @@ class ArtifactStore:
             if self._intact(name):
                 return name
             with source.open("rb") as stream:
-                self.blobs.put(stream, name)
+                return self.blobs.put(stream)
         except OSError as error:
             raise RegistryError(f"cannot read {source}: {error}") from error
-        if not self._intact(name):
-            self.blobs.delete(name)
-            raise IntegrityError(
-                f"{source} changed while it was being stored",
-                hint="wait until whatever writes it has finished, and try again",
-            )
-        return name
 
     def get(self, sha256: str) -> Path:
         """Return a local file that holds exactly the bytes of a digest.

@@ -170,6 +170,9 @@ class Database:
         try:
             return create_engine(
                 self.url,
+                # Every statement sees what was committed before it, also after it waited for a
+                # lock; a server whose default is another level would break that silently.
+                isolation_level="READ COMMITTED",
                 pool_pre_ping=True,
                 pool_timeout=self.busy_s,
                 connect_args={

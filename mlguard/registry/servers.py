@@ -243,11 +243,14 @@ class Servers(Apps):
                 "ttl_s": ttl_s,
                 "beat_at": now,
             }
-            if self.database.insert_new(connection, leases, mine):
-                return True
-            row = connection.execute(
-                select(leases).where(leases.c.name == name).with_for_update()
-            ).one()
+            row = None
+            # Its holder may give it up between the two questions: then it is free to be taken.
+            while row is None:
+                if self.database.insert_new(connection, leases, mine):
+                    return True
+                row = connection.execute(
+                    select(leases).where(leases.c.name == name).with_for_update()
+                ).one_or_none()
             if row.holder != owner and not expired(row.owner, row.beat_at, now, row.ttl_s):
                 return False
             connection.execute(update(leases).where(leases.c.name == name).values(**mine))

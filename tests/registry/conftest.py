@@ -4,6 +4,7 @@ import hashlib
 import shutil
 import subprocess
 import tempfile
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -60,7 +61,10 @@ class House:
 
     def file(self, content: str) -> Path:
         path = self.project.root / f"model-{hashlib.sha256(content.encode()).hexdigest()[:8]}"
-        path.write_text(content)
+        # Written aside and renamed: threads that register the same content read it meanwhile.
+        aside = path.with_name(f"{path.name}-{threading.get_ident()}")
+        aside.write_text(content)
+        aside.replace(path)
         return path
 
     def register(

@@ -2,6 +2,8 @@
 
 import hashlib
 import os
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -93,3 +95,44 @@ def test_urls(tmp_path, model):
     assert store.get(store.put(model)).is_relative_to(tmp_path / "a")
     with pytest.raises(ConfigError, match="s3 is not supported"):
         ArtifactStore("s3://bucket/prefix")
+
+
+def test_a_file_that_is_rewritten_meanwhile_harms_no_bytes(store, model):
+    """Whoever stores a file that changes under it stores what it read, under its own digest."""
+    good = store.put(model)
+    rewritten = model.read_bytes() * 2
+    original = store.blobs.put
+
+    def put_late(source):
+        model.write_bytes(rewritten)
+        return original(source)
+
+    store.blobs.put = put_late
+    store.delete(good)
+    name = store.put(model)
+    assert name == hashlib.sha256(rewritten).hexdigest()
+    assert store.get(name).read_bytes() == rewritten
+    assert not store.exists(good)
+
+
+def test_the_same_bytes_stored_together_are_never_taken_away(store, tmp_path):
+    """Eight threads store one file while a ninth rewrites it: every name stays readable."""
+    source = tmp_path / "busy"
+    contents = [bytes([number]) * 300_000 for number in range(2)]
+    source.write_bytes(contents[0])
+    done = threading.Event()
+
+    def rewrite():
+        turn = 0
+        while not done.is_set():
+            turn += 1
+            source.write_bytes(contents[turn % 2])
+
+    writer = threading.Thread(target=rewrite)
+    writer.start()
+    with ThreadPoolExecutor(8) as pool:
+        names = list(pool.map(lambda _: store.put(source), range(80)))
+    done.set()
+    writer.join()
+    for name in set(names):
+        assert store.get(name)

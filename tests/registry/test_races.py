@@ -285,3 +285,73 @@ def test_writers_that_are_killed_lose_nothing_they_were_told(make_sqlite, tmp_pa
     assert again.app("iris").generation >= acknowledged > 4
     again.close()
     house.check()
+
+
+# --- every command that looks before it writes -------------------------------------------
+
+
+def race_once(house, turn: int) -> None:
+    """Give each command three times at once, on an app that nobody has seen, and compare."""
+    app = f"app-{turn}"
+    registry = house.registry
+
+    def same(command):
+        results = together(*[command] * 3)
+        for one in results:
+            assert not isinstance(one, MlguardError), one
+        assert all(one == results[0] for one in results), results
+        return results[0]
+
+    version = same(lambda: house.register("one", app=app))
+    assert len(registry.versions(app)) == 1
+    same(lambda: registry.mark(version.id, State.VERIFIED, reason="loaded"))
+    together(*[lambda: house.judge(version)] * 3)
+    assert len(registry.evidence(app, version.digest)) == 3
+    same(lambda: registry.mark(version.id, State.PASSED, reason="passed"))
+    operation = same(lambda: registry.begin(app, version.id, key="k"))
+    assert same(lambda: registry.stage(operation)).state is State.STAGED
+    assert same(lambda: registry.promote(operation, reason="go")).generation == 1
+    opened = same(
+        lambda: registry.open_incident(
+            app, monitor="m", version_id=version.id, summary="s", facts={}, level="alert"
+        )
+    )
+    assert [one.id for one in registry.incidents(app)] == [opened.id]
+    same(lambda: registry.hold(app, "wait", incident=opened.id))
+    assert len(registry.holds(app)) == 1
+    until = house.clock() + 3600
+    same(lambda: registry.waive(app, "a.b", owner="ann", reason="known", expires=until))
+    assert len(registry.waiver_book(app).waivers) == 1
+    assert sorted(map(len, together(*[lambda: registry.resume(app, "done")] * 3))) == [0, 0, 1]
+    same(lambda: registry.update_incident(opened.id, state="closed", cause="known"))
+    same(lambda: registry.set_monitor_state(app, version.id, 1, "m", {"n": 1}))
+    same(lambda: registry.set_reference(app, version.digest, {"n": 1}))
+    same(lambda: registry.server_hello(app, host="h", pid=1, url="u"))
+    blocks = together(*[lambda: registry.reserve_ids(app, version.id, 1, app, 10)] * 3)
+    assert len({one.start for one in blocks}) == 3
+
+    def lease(owner):
+        had = registry.lease(app, owner, 30)
+        registry.give_up_lease(app, owner)
+        return had
+
+    held = together(*[lambda owner=owner: lease(owner) for owner in "abc"])
+    assert all(isinstance(one, bool) for one in held), held
+    assert any(held)
+    same(lambda: registry.server_bye(app))
+    same(lambda: registry.block(app, "stop").generation)
+    same(lambda: registry.unblock(app, "go").generation)
+    house.check(app)
+
+
+def test_every_command_given_together(house):
+    """Whoever looks before it writes finds what the other wrote: no error, nothing twice."""
+    for turn in range(3):
+        race_once(house, turn)
+
+
+@pytest.mark.soak
+def test_every_command_given_together_300_times(house):
+    """The same, often enough to meet what happens rarely."""
+    for turn in range(300):
+        race_once(house, turn)
