@@ -130,6 +130,11 @@ class ServerTable(Table):
         "", description="File with the server's certificate chain (PEM); empty: plain HTTP."
     )
     tls_key: str = Field("", description="File with the certificate's private key (PEM).")
+    access_log: str = Field(
+        "",
+        description="File that gets a line of JSON for each request; `-` is standard error, "
+        "empty: none is written.",
+    )
 
     @model_validator(mode="after")
     def _both_tls_files(self) -> Self:
@@ -186,6 +191,12 @@ class ProjectSettings(Table):
         if not self.server.tls_cert:
             return None
         return self.root / self.server.tls_cert, self.root / self.server.tls_key
+
+    @property
+    def access_log(self) -> Path | str | None:
+        """File of the access log, ``"-"`` for standard error, None for none."""
+        target = self.server.access_log
+        return (target if target == "-" else self.root / target) if target else None
 
     @property
     def log_dir(self) -> Path:

@@ -19,8 +19,9 @@ from datetime import UTC, datetime
 from typing import Annotated, Any
 
 import msgspec
-from fastapi import Body, Depends, FastAPI, Query, Request
+from fastapi import Depends, FastAPI, Query, Request
 from fastapi.responses import HTMLResponse, Response
+from starlette.concurrency import run_in_threadpool
 
 from mlguard.config import ProjectSettings, parse_duration
 from mlguard.errors import NotFoundError, RegistryError, UsageError
@@ -29,11 +30,54 @@ from mlguard.registry.records import AppState, Event, Hold, Version
 from mlguard.registry.store import Registry
 from mlguard.serving.access import admin_token, may_change, may_read
 from mlguard.serving.front import Front, run
-from mlguard.serving.predict_app import PAGE_HEADERS, create_predict_app, json_reply, page
+from mlguard.serving.predict_app import PAGE_HEADERS, create_predict_app, page
+from mlguard.serving.replies import json_reply, read_body
 
 _EVENTS = 100
 #: Longest that a hold may last by itself.
 _LONGEST_HOLD_S = 30 * 86400.0
+
+
+#: Largest body of a change, in bytes.
+_LARGEST_CHANGE = 65_536
+_SHAPE = 'send {"reason": "…"}'
+_CHANGE_DOC: dict[str, Any] = {
+    "requestBody": {
+        "required": True,
+        "description": "An object with a `reason`; for rollback possibly `to`, for hold possibly "
+        "`expires`.",
+        "content": {
+            "application/json": {
+                "schema": {
+                    "type": "object",
+                    "required": ["reason"],
+                    "properties": {
+                        "reason": {"type": "string", "minLength": 1},
+                        "to": {"type": "string"},
+                        "expires": {"type": "string"},
+                    },
+                }
+            }
+        },
+    }
+}
+
+
+def read_arguments(body: bytes) -> dict[str, Any]:
+    """Return the JSON object that a change came with.
+
+    Raises
+    ------
+    UsageError
+        If it is none.
+    """
+    try:
+        arguments = msgspec.json.decode(body)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise UsageError(f"the body is no JSON: {error}", hint=_SHAPE) from None
+    if not isinstance(arguments, dict):
+        raise UsageError("the body is no JSON object", hint=_SHAPE)
+    return arguments
 
 
 def create_app(project: ProjectSettings) -> FastAPI:
@@ -94,12 +138,12 @@ class _Api:
             events = self.registry.events(self.known(app_name), limit=limit)
             return json_reply({"app": app_name, "events": [_event(one) for one in events]})
 
-        @app.post("/api/apps/{app_name}/{command}", **changing)
-        def change(
-            app_name: str, command: str, arguments: Annotated[dict[str, Any], Body()]
-        ) -> Response:
+        @app.post("/api/apps/{app_name}/{command}", openapi_extra=_CHANGE_DOC, **changing)
+        async def change(app_name: str, command: str, request: Request) -> Response:
             """Roll back, block, unblock, hold or resume an app."""
-            return json_reply(self.change(self.known(app_name), command, arguments))
+            # As everywhere, the body is JSON whatever its Content-Type says.
+            arguments = read_arguments(await read_body(request, _LARGEST_CHANGE))
+            return await run_in_threadpool(self.changed, app_name, command, arguments)
 
         @app.get("/", tags=["pages"], response_class=HTMLResponse)
         def overview(request: Request) -> Response:
@@ -142,6 +186,10 @@ class _Api:
         }
 
     # --- changing ---
+
+    def changed(self, app_name: str, command: str, arguments: dict[str, Any]) -> Response:
+        """Carry out one command and return what then is."""
+        return json_reply(self.change(self.known(app_name), command, arguments))
 
     def change(self, app: str, command: str, arguments: dict[str, Any]) -> dict[str, Any]:
         """Carry out one command."""

@@ -52,6 +52,8 @@ class Feature:
         Smallest and largest value seen; None for anything but numbers.
     categories : tuple of str or None
         Values seen, sorted; None for anything but categories.
+    missing : bool or None
+        True where some cells were missing; None where none was, or nobody looked.
     """
 
     name: str
@@ -59,6 +61,7 @@ class Feature:
     low: float | None = None
     high: float | None = None
     categories: tuple[str, ...] | None = None
+    missing: bool | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return the feature as JSON values."""
@@ -92,7 +95,8 @@ class Column:
     @property
     def feature(self) -> Feature:
         """The column as an input of a model."""
-        return Feature(self.name, self.kind, self.low, self.high, self.categories)
+        missing = True if self.missing_share > 0 else None
+        return Feature(self.name, self.kind, self.low, self.high, self.categories, missing)
 
     def to_json(self) -> dict[str, Any]:
         """Return the column as JSON values."""

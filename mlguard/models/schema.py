@@ -174,7 +174,7 @@ def _numeric(feature: Feature, kind: Kind, input_type: InputType) -> Feature:
             hint='use input = "table" for mixed columns',
             column=feature.name,
         )
-    return Feature(feature.name, kind, feature.low, feature.high)
+    return Feature(feature.name, kind, feature.low, feature.high, missing=feature.missing)
 
 
 def _classes(estimator: Any, frame: pd.DataFrame, settings: AppSettings) -> tuple[Any, ...] | None:

@@ -15,6 +15,12 @@ One file, one idea::
     sync           what the registry says → the engines
     metrics        figures for Prometheus
     predict_app    the FastAPI routes
+    v2             Open Inference Protocol v2, as a translation to Clipper's form
+    v2_tensors     its bodies ↔ tensors (pure)
+    v2_rows        its tensors ↔ rows and answers (pure)
+    row_check      rows unlike the data a version was accepted on (pure)
+    replies        JSON replies and errors
+    access_log     a line of JSON for each request
     access         who may read and change through /api, and the keys of apps
     limits         how much one caller and one connection may cost (pure; clocks passed in)
     connections    HTTP/1.1 with those limits, errors in JSON and answers in order

@@ -97,6 +97,8 @@ class Waiting(msgspec.Struct, eq=False):
         Seconds on the monotonic clock.
     threshold : float or None
         Of the request's group; None: the model has applied the right one.
+    unusual : dict of int to str, or None
+        What is unusual about a row, by its place; None: nothing is, or nobody looked.
     """
 
     request: PredictRequest
@@ -109,6 +111,7 @@ class Waiting(msgspec.Struct, eq=False):
     arrived: float = 0.0
     deadline: float = 0.0
     threshold: float | None = None
+    unusual: dict[int, str] | None = None
 
     def settle(self, index: int, answer: Answer) -> bool:
         """Give one row its answer, where it has none; True if that was the last one."""

@@ -29,10 +29,12 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
+import msgspec
+
 from mlguard.config import AppSettings
 from mlguard.serving.access import AppKeys
 from mlguard.serving.admission import OverloadedError, Reply, Route, Waiting
-from mlguard.serving.answers import Answer, as_output
+from mlguard.serving.answers import UNUSUAL_ROW, Answer, as_output
 from mlguard.serving.inputs import PredictRequest, RowReader, read_request, unknown_version
 from mlguard.serving.metrics import Metrics
 from mlguard.serving.query_ids import QueryIds
@@ -101,6 +103,7 @@ class AppEngine:
         self.tally = Tally(metrics, self.name)
         self._active: ServedVersion | None = None
         self._slo_s = settings.app.slo_ms / 1000
+        self._looks_at_rows = settings.app.unusual_rows != "pass"
         self._reader = RowReader(settings.app.input, strict=settings.app.strict_types)
         self._nowhere = LogTarget(self.name, 0)
         self._defaults: dict[str, Answer] = {}
@@ -123,6 +126,7 @@ class AppEngine:
         self.keys = AppKeys(settings.app.keys, self._environment)
         self._warn_of_keys()
         self._slo_s = settings.app.slo_ms / 1000
+        self._looks_at_rows = settings.app.unusual_rows != "pass"
         self._reader = RowReader(settings.app.input, strict=settings.app.strict_types)
         self._defaults.clear()
         for version in self.versions.values():
@@ -239,9 +243,12 @@ class AppEngine:
         if version is None:
             for index in range(n):
                 waiting.settle(index, self.default(route.explanation))
-        if version is None or not n:
+        elif self._looks_at_rows:
+            version.look_at(waiting)
+        if not waiting.left:
             self.answered(version, [waiting])
             return waiting
+        assert version is not None
         if version.thresholds is not None:
             waiting.threshold = version.threshold_for(request, caller)
         if not version.admit(waiting):
@@ -271,7 +278,7 @@ class AppEngine:
         for waiting in settled:
             if waiting.done is None:
                 continue
-            if len(waiting.rows) == 1:
+            if len(waiting.rows) == 1 and waiting.unusual is None:
                 ids = [draw(waiting.key)]
                 answer = waiting.answers[0]
                 assert answer is not None
@@ -303,7 +310,11 @@ class AppEngine:
                 reason = answer.explanation
                 # A row that was answered was valid.  One on which the model failed is held
                 # against the model only if its reference data had such values.
-                valid = version is not None and (reason is None or version.reader.fits(row))
+                valid = (
+                    version is not None
+                    and reason != UNUSUAL_ROW
+                    and (reason is None or version.reader.fits(row))
+                )
                 facts.append(
                     (
                         query_id,
@@ -340,4 +351,8 @@ def _batch_body(waiting: Waiting, ids: list[int]) -> bytes:
         for answer, query_id in zip(waiting.answers, ids, strict=True)
         if answer is not None
     ]
+    for index, why in (waiting.unusual or {}).items():
+        parts[index] = b'%b,"unusual":%b}' % (parts[index][:-1], msgspec.json.encode(why))
+    if len(parts) == 1:
+        return parts[0]
     return b'{"batch_predictions":[%b]}' % b",".join(parts)

@@ -30,6 +30,7 @@ from typing import TYPE_CHECKING, Any
 
 from mlguard.config import AppSettings, ProjectSettings, load_project
 from mlguard.errors import RegistryError
+from mlguard.serving.access_log import AccessLog
 from mlguard.serving.engine import AppEngine
 from mlguard.serving.feedback import Feedback
 from mlguard.serving.limits import ConnectionLimits, Door
@@ -87,6 +88,7 @@ class Front:
             int(project.server.max_body_mib * _MIB),
             self.health,
             door=Door(project.server.rate_limit_per_s, project.server.hosts),
+            access_log=AccessLog(project.access_log) if project.access_log else None,
         )
         self.sync: RegistrySync | None = None
 
@@ -96,6 +98,8 @@ class Front:
         """Load what should answer, then keep in step with the registry."""
         loop = asyncio.get_running_loop()
         self.recorder.start()
+        if self.state.access_log is not None:
+            self.state.access_log.start()
         self.sync = RegistrySync(
             self.project,
             server_id=self.server_id,
@@ -126,6 +130,8 @@ class Front:
         for feedback in self.feedback.values():
             await loop.run_in_executor(None, feedback.close)
         await loop.run_in_executor(None, self.recorder.close)
+        if self.state.access_log is not None:
+            await loop.run_in_executor(None, self.state.access_log.close)
         gc.unfreeze()
 
     @asynccontextmanager

@@ -10,31 +10,27 @@ reply carries a traceback.
 from __future__ import annotations
 
 import html
-import logging
-import math
 import time
 from collections.abc import Callable, Mapping, MutableMapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from typing import Any
 
-import msgspec
 from fastapi import FastAPI, Request
-from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, Response
 from starlette.exceptions import HTTPException
-from starlette.requests import ClientDisconnect
 
-from mlguard.errors import MlguardError, RefusedError
+from mlguard.errors import MlguardError
 from mlguard.serving import metrics as figures
-from mlguard.serving.engine import AppEngine, OverloadedError
+from mlguard.serving.access_log import AccessLog, Logged
+from mlguard.serving.engine import AppEngine
 from mlguard.serving.feedback import DEFAULT_SOURCE, Feedback
 from mlguard.serving.inputs import BadRequestError
 from mlguard.serving.limits import Door
 from mlguard.serving.metrics import Metrics
+from mlguard.serving.replies import Guarded, add_error_replies, json_reply, read_body
+from mlguard.serving.v2 import V2Routes
 from mlguard.version import VERSION
-
-logger = logging.getLogger("mlguard.serving")
 
 #: What every page says: keep nothing, load nothing, be framed by nobody.
 PAGE_HEADERS = {
@@ -43,19 +39,6 @@ PAGE_HEADERS = {
     "form-action 'none'; frame-ancestors 'none'",
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
-}
-
-_TITLES = {
-    400: "Bad request",
-    401: "Not authorised",
-    403: "Forbidden",
-    404: "Not found",
-    405: "Method not allowed",
-    409: "Conflict",
-    413: "Body too large",
-    421: "Misdirected request",
-    429: "Too many requests",
-    503: "Overloaded",
 }
 
 
@@ -79,6 +62,10 @@ class ServerState:
         Whether the process is about to end: answers then ask callers to connect anew.
     door : Door
         Who may come in, and how often.
+    access_log : AccessLog or None
+        Takes a line for each request; None: nobody wants them.
+    predict_path : str
+        Which way predictions take, ``"protocol"`` or ``"route: why"``.
     """
 
     engines: MutableMapping[str, AppEngine]
@@ -90,59 +77,8 @@ class ServerState:
     )
     draining: bool = False
     door: Door = field(default_factory=Door)
-
-
-class TooLargeError(MlguardError):
-    """The request's body is larger than the server takes."""
-
-    http_status = 413
-    code = "too_large"
-
-
-def json_reply(
-    document: Any, status: int = 200, headers: Mapping[str, str] | None = None
-) -> Response:
-    """Return a JSON response."""
-    return Response(
-        msgspec.json.encode(document),
-        status_code=status,
-        headers=None if headers is None else dict(headers),
-        media_type="application/json",
-    )
-
-
-def error_reply(
-    status: int, cause: str, *, kind: str = "", headers: Mapping[str, str] | None = None
-) -> Response:
-    """Return an error as JSON."""
-    error = kind or _TITLES.get(status, "Error")
-    return json_reply({"error": error, "cause": cause}, status, headers)
-
-
-async def read_body(request: Request, limit: int) -> bytes:
-    """Return the body, read no further than ``limit`` bytes.
-
-    Raises
-    ------
-    TooLargeError
-        If it is longer.
-    """
-    too_large = TooLargeError(f"the body is larger than {limit} bytes")
-    declared = request.headers.get("content-length", "")
-    if declared.isdecimal() and int(declared) > limit:
-        raise too_large
-    parts = []
-    size = 0
-    try:
-        async for part in request.stream():
-            size += len(part)
-            if size > limit:
-                raise too_large
-            parts.append(part)
-    except ClientDisconnect:
-        # Nobody hears the answer; it only has to be no failure of ours.
-        raise HTTPException(400, "the body ended early") from None
-    return b"".join(parts)
+    access_log: AccessLog | None = None
+    predict_path: str = "route: another server than mlguard's own"
 
 
 _ROW_SCHEMA = {
@@ -226,7 +162,10 @@ def create_predict_app(
         telemetry={"tracing": False, "metrics": False, "logs": False, "auto_configure": False},
     )
     app.state.mlguard = state
-    _errors(app)
+    app.add_middleware(Guarded, door=state.door)
+    if state.access_log is not None:
+        app.add_middleware(Logged, log=state.access_log)
+    add_error_replies(app)
     _predictions(app, state)
     _operations(app, state)
     return app
@@ -237,7 +176,9 @@ def _predictions(app: FastAPI, state: ServerState) -> None:
 
     def enter(request: Request, engine: AppEngine) -> str | None:
         client = request.client.host if request.client else ""
-        return state.door.enter(engine.keys, request.headers.raw, client, time.monotonic())
+        caller = state.door.enter(engine.keys, request.headers.raw, client, time.monotonic())
+        request.scope["mlguard.key"] = caller
+        return caller
 
     async def predict(app_name: str, request: Request) -> Response:
         """Answer one row, or a batch of rows; within the SLO, if need be by default."""
@@ -276,6 +217,8 @@ def _predictions(app: FastAPI, state: ServerState) -> None:
     ):
         app.post(path, tags=["predictions"], responses=errors, openapi_extra=extra)(handler)
         app.post(path + "/", include_in_schema=False)(handler)
+    app.state.mlguard_predict = predict
+    V2Routes(state, enter=enter, read_body=read_body).add_to(app)
 
 
 def _operations(app: FastAPI, state: ServerState) -> None:
@@ -288,6 +231,7 @@ def _operations(app: FastAPI, state: ServerState) -> None:
     async def readyz() -> Response:
         """Say whether every version that should answer is loaded."""
         ready, body = state.health()
+        body = body | {"predict_path": state.predict_path}
         return json_reply(body, 200 if ready else 503)
 
     async def metrics() -> Response:
@@ -302,57 +246,6 @@ def _operations(app: FastAPI, state: ServerState) -> None:
     app.get("/readyz", tags=["operations"])(readyz)
     app.get("/metrics", tags=["operations"])(metrics)
     app.get("/docs", tags=["operations"], response_class=HTMLResponse)(docs)
-
-
-def _errors(app: FastAPI) -> None:
-    """Make every error JSON."""
-
-    @app.exception_handler(BadRequestError)
-    async def bad_request(_request: Request, error: BadRequestError) -> Response:
-        return error_reply(400, error.cause, kind=error.kind)
-
-    @app.exception_handler(MlguardError)
-    async def known(_request: Request, error: MlguardError) -> Response:
-        status = error.http_status
-        if status >= 500:  # noqa: PLR2004 - HTTP's own number
-            logger.warning("%s", error)
-        kind = ""
-        if isinstance(error, RefusedError) and status == 409:  # noqa: PLR2004 - HTTP's own number
-            kind = "Refused"  # trying again will not help, unlike at a conflict
-        elif status == 503 and not isinstance(error, OverloadedError):  # noqa: PLR2004
-            kind = "Unavailable"
-        hint = f"; {error.hint}" if error.hint else ""
-        return error_reply(
-            status, f"{error.message}{hint}", kind=kind, headers=_error_headers(error, status)
-        )
-
-    @app.exception_handler(HTTPException)
-    async def http(_request: Request, error: HTTPException) -> Response:
-        causes = {404: "no such route", 405: "this route takes other methods; see Allow"}
-        standard = error.detail in ("Not Found", "Method Not Allowed")
-        cause = causes.get(error.status_code, error.detail) if standard else error.detail
-        return error_reply(error.status_code, cause, headers=error.headers)
-
-    @app.exception_handler(RequestValidationError)
-    async def validation(_request: Request, error: RequestValidationError) -> Response:
-        causes = [
-            f"{'.'.join(str(part) for part in one['loc'])}: {one['msg']}" for one in error.errors()
-        ]
-        return error_reply(400, "; ".join(causes))
-
-    @app.exception_handler(Exception)
-    async def unknown(_request: Request, _error: Exception) -> Response:
-        # Starlette raises it again for the server's log; the caller gets no traceback.
-        return error_reply(500, "the server failed on this request; its log says why")
-
-
-def _error_headers(error: MlguardError, status: int) -> dict[str, str]:
-    """Return what HTTP wants said beside an error."""
-    if status == 401:  # noqa: PLR2004 - HTTP's own number
-        return {"WWW-Authenticate": "Bearer"}
-    if error.retryable and status in (429, 503):
-        return {"Retry-After": str(math.ceil(error.data.get("retry_after_s", 1)))}
-    return {}
 
 
 def docs_page(document: Mapping[str, Any]) -> str:

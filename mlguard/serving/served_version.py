@@ -23,12 +23,13 @@ from typing import TYPE_CHECKING, Any
 from mlguard.models.schema import InputSchema
 from mlguard.models.thresholds import GroupThresholds
 from mlguard.serving.admission import Waiting
-from mlguard.serving.answers import SLO_MISSED, Answer, as_output
+from mlguard.serving.answers import SLO_MISSED, UNUSUAL_ROW, Answer, as_output
 from mlguard.serving.batching import AdaptiveBatcher
 from mlguard.serving.inputs import PredictRequest, RowReader
 from mlguard.serving.recorder import LogTarget
 from mlguard.serving.replica import BatchAnswer, ModelSpec, Replica
 from mlguard.serving.replicas import ReplicaPool
+from mlguard.serving.row_check import RowCheck, in_words
 
 if TYPE_CHECKING:
     from mlguard.config import AppSettings
@@ -88,6 +89,7 @@ class ServedVersion:
         self.batcher: AdaptiveBatcher[tuple[Waiting, int]] = AdaptiveBatcher(
             slo_s=app.settings.app.slo_ms / 1000
         )
+        self._check = RowCheck(self.schema.input, self.schema.features)
         self.reconfigure(app.settings)
         self.replica: Replica = self._in_own_process(app.settings)
 
@@ -145,7 +147,8 @@ class ServedVersion:
         if len(self.batcher):
             # Behind a model that hangs, rows answered by default must not fill the queue.
             self._expired(self.batcher.expire(now))
-        rows = [(waiting, index) for index in range(waiting.left)]
+        answers = waiting.answers
+        rows = [(waiting, index) for index, answer in enumerate(answers) if answer is None]
         workers = self.replica.workers
         if not self.batcher.admit(rows, deadline=waiting.deadline, now=now, workers=workers):
             return False
@@ -164,6 +167,25 @@ class ServedVersion:
         if not self._app.settings.app.groups_affect_decisions:
             return None
         return self.thresholds.of_group(request.groups)
+
+    def look_at(self, waiting: Waiting) -> None:
+        """Compare a request's rows with the schema, and settle those that no model may answer.
+
+        Where ``[app] unusual_rows`` is ``"pass"``, nobody calls this.
+        """
+        app = self._app
+        refused = app.settings.app.unusual_rows == "default"
+        for index, row in enumerate(waiting.rows):
+            found = self._check.unusual(row)
+            if not found:
+                continue
+            if waiting.unusual is None:
+                waiting.unusual = {}
+            waiting.unusual[index] = in_words(found)
+            for column, _ in found:
+                app.metrics.unusual.labels(app.name, self.name, column).inc()
+            if refused:
+                waiting.settle(index, app.default(UNUSUAL_ROW))
 
     async def drained(self) -> None:
         """Wait until nobody waits for an answer."""
