@@ -517,6 +517,88 @@ def settle(action: Action, trials: Sequence[Trial], *, hard: bool, auto: AutoRul
     )
 
 
+# --- the steps of a rollout --------------------------------------------------------------
+
+
+class StepRules(Protocol):
+    """The keys of ``[rollout]`` that a step is judged by."""
+
+    @property
+    def step_min_time(self) -> float: ...  # noqa: D102
+    @property
+    def step_deadline(self) -> float: ...  # noqa: D102
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepDecision:
+    """What becomes of one step of a rollout.
+
+    Attributes
+    ----------
+    act : {"wait", "go_on", "withdraw", "fail"}
+        Wait; go on to the next step, or to everybody; end it undecided; end it as worse.
+    because : str
+        One sentence for people.
+    undecided : tuple of str
+        Checks that must be decided and are not.
+    """
+
+    act: Literal["wait", "go_on", "withdraw", "fail"]
+    because: str
+    undecided: tuple[str, ...] = ()
+
+
+def step_decision(
+    findings: Sequence[CheckResult],
+    required: Iterable[str],
+    rules: StepRules,
+    *,
+    elapsed_s: float,
+    accepted: Iterable[str] = (),
+) -> StepDecision:
+    """Decide one step of a rollout.
+
+    Parameters
+    ----------
+    findings : sequence of CheckResult
+        The comparisons with the version that serves, as they stand.
+    required : iterable of str
+        Ids of those that must be decided; one that is not among the findings is undecided.
+    rules : StepRules
+        ``[rollout]``.
+    elapsed_s : float
+        Seconds since the step began, on a clock that no one can set.
+    accepted : iterable of str
+        Ids that a human takes undecided; a FAILED one fails all the same.
+
+    Returns
+    -------
+    StepDecision
+        Only FAILED ends a rollout before its deadline.  Nothing passes for want of rows.
+    """
+    failed = [one for one in findings if one.verdict is Verdict.FAILED]
+    if failed:
+        return StepDecision(act="fail", because="; ".join(one.summary for one in failed))
+    decided = {one.id for one in findings if one.verdict in _IN_ORDER} | set(accepted)
+    undecided = tuple(name for name in required if name not in decided)
+    if not undecided and elapsed_s >= rules.step_min_time:
+        return StepDecision(
+            act="go_on", because="; ".join(one.summary for one in findings) or "accepted"
+        )
+    known = {one.id: one.summary for one in findings}
+    missing = "; ".join(known.get(name, f"{name} has not been judged") for name in undecided)
+    if elapsed_s >= rules.step_deadline:
+        return StepDecision(
+            act="withdraw",
+            because=f"undecided for {rules.step_deadline / 3600:g} h: {missing}",
+            undecided=undecided,
+        )
+    if undecided:
+        return StepDecision(act="wait", because=missing, undecided=undecided)
+    left = rules.step_min_time - elapsed_s
+    return StepDecision(act="wait", because=f"nothing speaks against it; {left:.0f} s to go")
+
+
 # --- what a monitor is doing -------------------------------------------------------------
 
 Condition = Literal["armed", "idle", "waiting", "blind"]

@@ -7,6 +7,9 @@ before it is promoted.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from sqlalchemy import Connection, update
 
 from mlguard.errors import ConflictError, RefusedError
@@ -63,7 +66,9 @@ class Promotion(Operations):
             )
             return self._version(connection, version.id)
 
-    def promote(self, operation: Operation, *, reason: str) -> AppState:
+    def promote(
+        self, operation: Operation, *, reason: str, detail: Mapping[str, Any] | None = None
+    ) -> AppState:
         """Make the candidate serve (T9; T9a for the first version of an app).
 
         Parameters
@@ -72,6 +77,8 @@ class Promotion(Operations):
             One's own; it ends with this.
         reason : str
             Why, for the audit trail.
+        detail : mapping, optional
+            More for the audit trail, as JSON values.
 
         Returns
         -------
@@ -110,6 +117,7 @@ class Promotion(Operations):
                 reason=reason,
                 version=version.name,
                 detail={
+                    **(detail or {}),
                     "from": None if scene.active is None else scene.active.name,
                     "to": version.name,
                     "digest": version.digest,
@@ -133,6 +141,7 @@ class Promotion(Operations):
         served_s: float,
         rows: int | None = None,
         expected_generation: int | None = None,
+        reason: str | None = None,
     ) -> Version | None:
         """Confirm the version that is BAKING (T10): from now on it can be gone back to.
 
@@ -149,6 +158,8 @@ class Promotion(Operations):
             Rows it has answered.
         expected_generation : int, optional
             The generation that was observed.
+        reason : str, optional
+            Why, where a human says so before the time is over.
 
         Returns
         -------
@@ -170,7 +181,7 @@ class Promotion(Operations):
                 connection,
                 app,
                 "confirmed",
-                f"watched for {served_s:.0f} s without a failure",
+                reason or f"watched for {served_s:.0f} s without a failure",
                 generation=scene.generation,
                 version=version.name,
                 detail={"served_s": served_s, "rows": rows},

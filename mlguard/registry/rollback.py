@@ -54,10 +54,11 @@ class Rollback(Operations):
     ) -> AppState:
         """Go back to an earlier version.
 
-        A human's (M): LIVE becomes STANDBY, BAKING becomes PASSED; no hold, no budget, and a
-        quarantine only where asked for.  An automatic one (T11) condemns what serves: its
-        digest is quarantined, promotions are held until a human resumes, and the budget is
-        charged.  Neither waits for a running deployment; both fence it out.
+        A human's (M): LIVE becomes STANDBY, BAKING becomes PASSED; no hold, no budget.  One that
+        condemns what serves (T11: an automatic one, or a human's with ``quarantine``): its
+        digest is quarantined, and promotions are held until a human resumes or the incident is
+        resolved; an automatic one is charged to the budget too.  None waits for a running
+        deployment; all fence it out.
 
         Parameters
         ----------
@@ -74,7 +75,7 @@ class Rollback(Operations):
         quarantine : bool
             Whether to condemn what serves (always, where automatic).
         incident : int, optional
-            Why; an automatic rollback without one opens its own.
+            Why; one that condemns takes the open one of what serves, or opens its own.
         detail : mapping, optional
             Numbers for event and mail, as JSON values: check, value, limit, interval, n,
             window.
@@ -186,9 +187,14 @@ class Rollback(Operations):
             target = self._version(connection, target.id)
             move = going_back(scene, target, condemn=condemn)
             left = None if scene.active is None else known[scene.active.id]
-            if automatic and incident is None:
-                incident = self._own_incident(
-                    connection, scene, level="rollback", reason=reason, facts=detail
+            if condemn and incident is None and left is not None:
+                incident = self._incident_of(connection, app, left) or self._own_incident(
+                    connection,
+                    scene,
+                    level="rollback",
+                    reason=reason,
+                    facts=detail,
+                    monitor="service" if automatic else "manual",
                 )
             event = self._move(
                 connection,
@@ -232,8 +238,8 @@ class Rollback(Operations):
                     "automatic": automatic,
                     "why": reason,
                     "did": f"went back to {target.name}"
-                    + ("; promotions are held" if automatic else ""),
-                    "next": f'mlguard resume {app} --reason "…"' if automatic else "",
+                    + ("; promotions are held" if condemn else ""),
+                    "next": f'mlguard resume {app} --reason "…"' if condemn else "",
                 },
                 generation=event.generation,
                 incident=incident,
@@ -441,19 +447,34 @@ class Rollback(Operations):
         level: str,
         reason: str,
         facts: Mapping[str, Any],
+        monitor: str = "service",
     ) -> int:
-        """Open the incident of an automatic move that came without one; its mail is the move's."""
+        """Open the incident of a move that came without one; its mail is the move's."""
         return self._open(
             connection,
             scene.app,
             generation=scene.generation,
-            monitor=str(facts.get("check", "service")),
+            monitor=str(facts.get("check", monitor)),
             version_id=None if scene.active is None else scene.active.id,
             summary=reason,
             facts=facts,
             level=level,
             mail=None,
         ).id
+
+    def _incident_of(self, connection: Connection, app: str, version: Version) -> int | None:
+        """Return the latest open incident of a version, if there is one."""
+        found = connection.execute(
+            select(incidents.c.id)
+            .where(
+                incidents.c.app == app,
+                incidents.c.version_id == version.id,
+                incidents.c.state == "open",
+            )
+            .order_by(incidents.c.id.desc())
+            .limit(1)
+        ).scalar()
+        return None if found is None else int(found)
 
     def _aftermath(
         self,
@@ -467,7 +488,7 @@ class Rollback(Operations):
         automatic: bool,
         level: str,
     ) -> None:
-        """Write what a move leaves behind: quarantine, and if automatic, hold and budget."""
+        """Write what a move that condemns leaves behind; if automatic, charge the budget."""
         now = self.clock()
         if condemned is not None:
             self.database.insert_new(
@@ -481,7 +502,7 @@ class Rollback(Operations):
                     "at": now,
                 },
             )
-        if not automatic:
+        if condemned is None and not automatic:
             return
         self._hold(
             connection,
@@ -492,7 +513,10 @@ class Rollback(Operations):
             incident=incident,
             after_move=True,
         )
-        connection.execute(insert(automatic_moves).values(app=app, generation=generation, at=now))
+        if automatic:
+            connection.execute(
+                insert(automatic_moves).values(app=app, generation=generation, at=now)
+            )
         connection.execute(
             update(incidents).where(incidents.c.id == incident).values(level=level, updated_at=now)
         )

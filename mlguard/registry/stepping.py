@@ -167,7 +167,7 @@ class Stepping(Promotion):
                     "version": version.name,
                     "why": reason,
                     "did": "took its traffic away; what served goes on serving",
-                    "next": f'mlguard approve {operation.app} {version.name} --reason "…"',
+                    "next": f"mlguard deploy {operation.app}",
                 },
                 generation=scene.generation,
             )

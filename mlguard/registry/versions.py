@@ -389,6 +389,41 @@ class Versions(Waivers):
                     generation=self._lock(connection, version.app),
                 )
 
+    def report_broken(self, version_id: int, reason: str) -> Version:
+        """Mark a version BROKEN that cannot be loaded (T3); a mail tells where it was a standby.
+
+        A version that serves, or is being rolled out, is left alone: its monitors judge it.
+        """
+        version = self.version_by_id(version_id)
+        if version.state not in ACTIVE | CANDIDATE:
+            self._break(version, reason)
+        return self.version_by_id(version_id)
+
+    def tell(self, app: str, kind: str, version: str, facts: Mapping[str, Any]) -> None:
+        """Write an event that moves nothing, and mail it as an alert.
+
+        Parameters
+        ----------
+        app, kind, version : str
+            Whom it is about, what happened, and to which version.
+        facts : mapping
+            As JSON values: ``why``, ``did``, ``next`` and the numbers.
+        """
+        with self.database.write() as connection:
+            generation = self._lock(connection, app)
+            self._event(
+                connection,
+                app,
+                kind,
+                str(facts["why"]),
+                generation=generation,
+                version=version,
+                detail={key: one for key, one in facts.items() if key != "why"},
+            )
+            self._mail(
+                connection, app, "alert", {"version": version, **facts}, generation=generation
+            )
+
     # --- evidence ------------------------------------------------------------------------
 
     def record_evidence(
