@@ -31,6 +31,7 @@ from mlguard.config import (
 from mlguard.errors import ConfigError, NotFoundError, RefusedError, UsageError
 
 if TYPE_CHECKING:
+    from mlguard.deploy.backtest import Backtested
     from mlguard.deploy.fairness import Examined
     from mlguard.deploy.history import History
     from mlguard.deploy.mitigation import Method
@@ -749,6 +750,72 @@ class Project:
         return None
 
     # --- traffic -------------------------------------------------------------------------
+
+    def backtest(
+        self,
+        name: str,
+        data: str | Path,
+        *,
+        model: Any = None,
+        label_delay: int = 0,
+        window: int | None = None,
+        start: int | None = None,
+        change: int | None = None,
+        plot: Path | None = None,
+        progress: Progress = _silent,
+    ) -> Backtested:
+        """Replay labelled rows through a model and the monitors; nothing is registered or moved.
+
+        Parameters
+        ----------
+        name : str
+            The app.
+        data : path-like or str
+            CSV or Parquet file, or fsspec URL, with the target column.
+        model : path-like or scikit-learn estimator, optional
+            The model; default the active version, else ``[model] path``.
+        label_delay : int, default 0
+            Rows after which a row's label arrives.
+        window : int, optional
+            Rows of a window of every monitor; default each one's ``window_rows``.
+        start : int, optional
+            Learn the reference on the 2,000 rows from here and judge those after them; default:
+            learn it on ``[data] test`` and judge all.
+        change : int, optional
+            Row at which the world is known to have changed.
+        plot : Path, optional
+            Where a picture (PNG) is written.
+        progress : callable, optional
+            Told in one line what is going on.
+
+        Raises
+        ------
+        MlguardError
+            If the file cannot be read, an option makes no sense for it, or the model does not
+            run.
+        """
+        from mlguard.deploy.backtest import backtest
+
+        settings = self.app(name)
+        if model is None and self.registry.app(name).active is None:
+            self.train_missing(name, progress=progress)
+        with contextlib.ExitStack() as stack:
+            file = None
+            if model is not None:
+                file = stack.enter_context(self._model_file(settings, model))
+            return backtest(
+                self.settings,
+                settings,
+                self.registry,
+                str(data),
+                model=file,
+                label_delay=label_delay,
+                window=window,
+                start=start,
+                change=change,
+                plot=plot,
+                progress=progress,
+            )
 
     def replay(
         self,

@@ -87,6 +87,17 @@ def finite_or_none(value: float | None) -> float | None:
     return value if value is not None and math.isfinite(value) else None
 
 
+def strict(value: Any) -> Any:
+    """Return JSON values without NaN and infinity, which become None, at any depth."""
+    if isinstance(value, float):
+        return finite_or_none(value)
+    if isinstance(value, dict):
+        return {key: strict(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [strict(one) for one in value]
+    return value
+
+
 def _number(value: float | None, key: str, target: dict[str, Any]) -> None:
     target[key] = finite_or_none(value)
     if value is not None and not math.isfinite(value):

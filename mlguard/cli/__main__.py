@@ -12,11 +12,23 @@ def main() -> None:
     so even an import error must not escape.
     """
     try:
-        from mlguard.cli import deploying, fairness, looking, moving, running, starting, waiving
+        from mlguard.cli import (
+            deploying,
+            fairness,
+            looking,
+            moving,
+            rehearsing,
+            running,
+            starting,
+            waiving,
+        )
         from mlguard.cli.app import app
 
         # Importing a module of commands adds them.
-        for commands in (deploying, fairness, looking, moving, running, starting, waiving):
+        for commands in (
+            *(deploying, fairness, looking, moving, rehearsing),
+            *(running, starting, waiving),
+        ):
             assert commands.app is app
         app()
     except Exception as error:  # noqa: BLE001  the outermost boundary
