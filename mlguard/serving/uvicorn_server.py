@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING, Literal
 
 import uvicorn
 
-from mlguard.serving.connections import GuardedProtocol, with_limits
+from mlguard.serving.connections import with_limits
 from mlguard.serving.limits import ConnectionLimits
+from mlguard.serving.protocol import PredictProtocol
+from mlguard.serving.quick_path import QuickPath
 
 if TYPE_CHECKING:
     import socket
@@ -58,7 +60,7 @@ class QuietServer(uvicorn.Server):
                 log_config=None,
                 access_log=False,
                 ws="none",
-                http=with_limits(GuardedProtocol, limits or ConnectionLimits()),
+                http=with_limits(PredictProtocol, limits or ConnectionLimits()),
                 lifespan=lifespan,
                 # Whom a proxy speaks for is the proxy's word; rates and reading go by addresses.
                 proxy_headers=False,
@@ -72,6 +74,7 @@ class QuietServer(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Start to accept, and tell."""
+        QuickPath.of(self.config)  # says now, not at the first request, which way they take
         await super().startup(sockets=sockets)
         if self.started:
             self._on_started()
