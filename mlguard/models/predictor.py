@@ -28,7 +28,7 @@ from mlguard.data.frames import file_digest, select_columns
 from mlguard.errors import DataError, IntegrityError, MlguardError, ModelRunError
 from mlguard.models.bundle import Manifest
 from mlguard.models.formats import load_model
-from mlguard.models.inline import InlinePredictor
+from mlguard.models.inline import Backend, InlinePredictor
 from mlguard.models.predictions import (
     Predictions,
     as_labels,
@@ -76,7 +76,9 @@ class Predictor:
         self.input_schema = schema
         self.threshold = float((thresholds or {}).get("default", 0.5))
         self._classes = _fitted_classes(estimator, schema)
-        self._framed = schema.input == "table" or _selects_by_name(estimator)
+        #: Whether some part picks columns by name, which only a data frame has.
+        self.selects_by_name = _selects_by_name(estimator)
+        self._framed = schema.input == "table" or self.selects_by_name
         self._silenced = not self._framed and _knows_names(estimator)
 
     @property
@@ -271,8 +273,13 @@ def load_predictor(
 
 def _load_compiled(manifest: Manifest, path: Path | str) -> InlinePredictor:
     from mlguard.models.linear import LinearModel
+    from mlguard.models.onnx_model import load_onnx
 
-    backend = LinearModel.load(path, manifest.schema)
+    backend: Backend
+    if manifest.runtime == "linear":
+        backend = LinearModel.load(path, manifest.schema)
+    else:
+        backend = load_onnx(path, manifest.schema)
     return InlinePredictor(backend, manifest.schema, manifest.thresholds)
 
 
