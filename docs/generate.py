@@ -442,6 +442,8 @@ EXPECTATIONS = (
     "where there are any, on the training rows; one check each. `[gate.data_quality.expectations]` "
     "is the table of all of them. Severity `warning` warns, `info` only tells."
 )
+#: Enforcement of a check that there is only where app.toml has a table for it.
+DECLARED = "`block`, where declared"
 #: What a gate says of itself where checks could not be run.
 GATE_FINDINGS = {
     "gate.run": "the run of the checks ended early, or pytest could not finish it",
@@ -453,7 +455,7 @@ GATE_FINDINGS = {
 
 def check_rows() -> list[list[str]]:
     """Return the checks that have an id of their own: id, enforcement, what is asked."""
-    from mlguard.checks import baseline, data_quality, delayed_impact
+    from mlguard.checks import baseline, behaving, data_quality, delayed_impact, serving
 
     own: dict[str, tuple[Callable[..., Any], Enforcement, bool]] = data_quality._OWN  # noqa: SLF001  the one place that says it
     rows = [
@@ -467,8 +469,29 @@ def check_rows() -> list[list[str]]:
             EXPECTATIONS,
         ]
     )
-    for name, judge in (("beats", baseline.beats), ("no_worse_than", baseline.no_worse)):
+    for name, judge in (
+        ("beats", baseline.beats),
+        ("matches", baseline.matches),
+        ("no_worse_than", baseline.no_worse),
+        ("beats_in`, `baseline.no_worse_in", baseline.judge_groups),
+    ):
         rows.append([f"`baseline.{name}`", "`block`", asked(judge)])
+    for name, judge in (
+        ("invariance", behaving.find_invariance),
+        ("directional", behaving.find_directional),
+        ("minimum_functionality", behaving.find_minimum),
+        ("flips", behaving.find_flips),
+        ("calibration", behaving.find_calibration),
+        ("reproducibility", behaving.find_reproducibility),
+    ):
+        rows.append([f"`behaviour.{name}`", DECLARED, asked(judge)])
+    for name, judge in (
+        ("latency", serving.judge_latency),
+        ("size", serving.judge_size),
+        ("features", serving.judge_features),
+        ("skew", serving.find_skew),
+    ):
+        rows.append([f"`serving.{name}`", DECLARED, asked(judge)])
     rows.append([f"`{delayed_impact.ID}`", "`block`", asked(delayed_impact.find_impact)])
     return rows
 

@@ -21,18 +21,21 @@ from mlguard.config import AppSettings, ProjectSettings
 from mlguard.errors import DataError, ModelRunError, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
     from contextlib import AbstractContextManager
 
     import httpx
     import numpy as np
     import pandas as pd
 
+    from mlguard.data.scan import TableScan
     from mlguard.models.bundle import Manifest
     from mlguard.models.predictions import Predictions
     from mlguard.models.predictor import AnyPredictor
     from mlguard.models.schema import InputSchema
 
+#: Of the choice of rows, where a sample is enough.
+_SEED = 20_240_503
 #: Frames whose predictions one model keeps: train and test, whole and labelled.
 _KEPT = 4
 
@@ -230,6 +233,51 @@ class Subject:
         return self._frame(text, "train") if text else None
 
     @cached_property
+    def train_scan(self) -> TableScan | None:
+        """What the columns of ``[data] train`` hold, from one pass; None without training rows."""
+        return self._scan(self.settings.data.train, "train") if self.settings.data.train else None
+
+    @cached_property
+    def test_scan(self) -> TableScan:
+        """What the columns of ``[data] test`` hold, and what of it training never saw."""
+        return self._scan(self.settings.data.test, "test", self.train_scan)
+
+    def sample(self, part: str, most: int, columns: Sequence[str] | None = None) -> pd.DataFrame:
+        """Return a random sample of the rows of ``"train"`` or ``"test"``, read batch by batch."""
+        from mlguard.data.sampling import sample_rows
+
+        data = self.settings.data
+        scan = self.test_scan if part == "test" else self.train_scan
+        assert scan is not None  # whoever asks for training rows has some
+        return sample_rows(
+            self.settings.path(getattr(data, part)),
+            scan,
+            most,
+            seed=_SEED,
+            missing_values=data.missing_values,
+            columns=columns,
+        )
+
+    def _scan(self, text: str, part: str, reference: TableScan | None = None) -> TableScan:
+        from mlguard.data.scan import scan_table
+
+        data = self.settings.data
+        found = scan_table(
+            self.settings.path(text),
+            missing_values=data.missing_values,
+            pairs=[(data.target, one) for one in data.sensitive if one != data.target],
+            reference=reference,
+        )
+        self._must_have(found.names, text, part)
+        return found
+
+    @cached_property
+    def dev(self) -> pd.DataFrame | None:
+        """Rows of ``[data] dev``; None where none are declared."""
+        text = self.settings.data.dev
+        return self._frame(text, "dev") if text else None
+
+    @cached_property
     def labelled(self) -> pd.DataFrame:
         """The test rows that have a label; the same frame where all have one."""
         present = self.test[self.settings.data.target].notna()
@@ -255,18 +303,22 @@ class Subject:
                 f"[data] {part} of {self.settings.name}: {text} has no rows",
                 hint="nothing can be judged on no rows; name a file that has some",
             )
+        self._must_have([str(one) for one in frame.columns], text, part)
+        return frame
+
+    def _must_have(self, columns: Sequence[str], text: str, part: str) -> None:
+        data = self.settings.data
         for key, column in [
             ("target", data.target),
             *(("sensitive", one) for one in data.sensitive if part == "test"),
             *((key, getattr(data, key)) for key in ("time", "id") if part == "test"),
         ]:
-            if column and column not in frame.columns:
+            if column and column not in columns:
                 raise DataError(
                     f"[data] {key} of {self.settings.name} names the column {column!r}, "
-                    f"which {text} does not have" + nearest(column, frame.columns),
-                    hint=f"columns: {', '.join(map(str, frame.columns[:12]))}",
+                    f"which {text} does not have" + nearest(column, columns),
+                    hint=f"columns: {', '.join(map(str, columns[:12]))}",
                 )
-        return frame
 
     # --- models ---
 
@@ -337,7 +389,7 @@ class Subject:
             Whatever makes a judgement impossible: a file that is missing or no model, a
             column that is not there.
         """
-        _ = (self.test, self.train, self.candidate)
+        _ = (self.test, self.train_scan, self.candidate)
 
     @cached_property
     def _baselines(self) -> dict[str, JudgedModel]:

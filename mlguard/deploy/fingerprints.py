@@ -14,10 +14,15 @@ from mlguard.data.frames import file_digest
 
 
 def data_digest(settings: AppSettings) -> str:
-    """Return one SHA-256 over the app's training and test data."""
+    """Return one SHA-256 over all data that an app is trained, calibrated and judged on."""
     total = hashlib.sha256()
-    for text in (settings.data.train, settings.data.test):
+    data = settings.data
+    cases = [one.file for one in settings.gate.behaviour.minimum_functionality.values()]
+    for text in (data.train, data.test):
         total.update(file_digest(settings.path(text)).encode() if text else b"none")
+    for text in (data.dev, data.calibration, *cases):
+        if text:
+            total.update(f"{text}={file_digest(settings.path(text))}".encode())
     return total.hexdigest()
 
 
