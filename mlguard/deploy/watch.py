@@ -35,6 +35,7 @@ from mlguard.deploy.watch_app import AppWatch
 from mlguard.deploy.watch_clock import Stopwatch, boot_id
 from mlguard.deploy.watch_labels import Labels
 from mlguard.deploy.watch_memory import Memory
+from mlguard.deploy.watch_rollout import RolloutWatch
 from mlguard.errors import ConfigError, ConflictError, MlguardError, RegistryError
 from mlguard.policy import DECIDED, Condition, Standing, is_blind
 from mlguard.results import Verdict
@@ -283,6 +284,13 @@ class Watcher:
         events += actor.events
         if not moved:
             self._confirm(watch, active, stopwatch, events)
+            if active.state.value == "BAKING" and all(one.kind != "confirmed" for one in events):
+                self._note_unconfirmed(watch, active, stopwatch, events)
+            rollout = RolloutWatch(
+                watch=watch, active=active, project=self.project, monotonic=self._monotonic()
+            )
+            rollout.drive()
+            events += rollout.events
         self._complaints.pop(app, None)
         return events
 
@@ -345,6 +353,31 @@ class Watcher:
             elapsed_s=stopwatch.elapsed_s,
             move_ages_s=ages,
         )
+
+    def _note_unconfirmed(
+        self, watch: AppWatch, active: Version, stopwatch: Stopwatch, events: list[TickEvent]
+    ) -> None:
+        """Mail once about a version that was watched for long and is still not confirmed."""
+        longest = watch.settings.rollout.max_bake
+        key = watch.app, active.id, watch.state.generation, "unconfirmed"
+        if stopwatch.elapsed_s < longest or watch.memory.state(key) is not None:
+            return
+        why = (
+            f"{active.name} is unconfirmed after {duration(longest)}: too little traffic, a "
+            "monitor that gives no verdict, or an open incident"
+        )
+        self.registry.tell(
+            watch.app,
+            "unconfirmed",
+            active.name,
+            {
+                "why": why,
+                "did": "it keeps serving, and is nothing that could be gone back to",
+                "next": f'mlguard confirm {watch.app} --reason "…"',
+            },
+        )
+        watch.memory.store(key, {"told_at": watch.now})
+        events.append(TickEvent(at=watch.now, app=watch.app, kind="unconfirmed", summary=why))
 
     def _confirm(
         self, watch: AppWatch, active: Version, stopwatch: Stopwatch, events: list[TickEvent]

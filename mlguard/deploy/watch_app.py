@@ -229,7 +229,8 @@ class AppWatch:
 
     # --- labels --------------------------------------------------------------------------
 
-    def _reader(self) -> LabelReader:
+    def reader(self) -> LabelReader:
+        """Return what reads the labels of this app."""
         return LabelReader(
             labels=self.labels,
             log=self.log,
@@ -243,7 +244,7 @@ class AppWatch:
         """Give new labels to the sequential monitors of whoever answered, however long ago."""
         key = self.app, 0, 0, "labels"
         place = self.memory.state(key) or {"cursor": 0, "n_lost": 0}
-        for batch in self._reader().read(place["cursor"], coverage=self._coverage):
+        for batch in self.reader().read(place["cursor"], coverage=self._coverage):
             for owner, data in batch.parts.items():
                 self._take(owner, data, batch.cursor)
             place = {"cursor": batch.cursor, "n_lost": place["n_lost"] + batch.n_lost}
@@ -290,7 +291,7 @@ class AppWatch:
         me = Answerer(active.id, self.state.generation)
         parts: list[WindowData] = []
         cursor = int(place["cursor"])
-        for batch in self._reader().read(cursor, coverage=self._coverage, only=me):
+        for batch in self.reader().read(cursor, coverage=self._coverage, only=me):
             if me in batch.parts:
                 parts.append(batch.parts[me])
             elif not parts:

@@ -154,7 +154,7 @@ def walk(
     log: PredictionLog,
     app: str,
     *,
-    version_id: int,
+    version_id: int | str,
     generation: int,
     place: Place,
     window_s: float,

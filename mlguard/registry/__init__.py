@@ -47,6 +47,7 @@ if TYPE_CHECKING:
         Operation,
         OutboxRow,
         Quarantine,
+        Rolling,
         Server,
         Version,
     )
@@ -67,6 +68,7 @@ _HOME = {
     "OutboxRow": "records",
     "Quarantine": "records",
     "Registry": "store",
+    "Rolling": "records",
     "Server": "records",
     "State": "lifecycle",
     "Version": "records",
@@ -86,6 +88,7 @@ __all__ = [
     "OutboxRow",
     "Quarantine",
     "Registry",
+    "Rolling",
     "Server",
     "State",
     "Version",

@@ -99,6 +99,8 @@ class Waiting(msgspec.Struct, eq=False):
         Of the request's group; None: the model has applied the right one.
     unusual : dict of int to str, or None
         What is unusual about a row, by its place; None: nothing is, or nobody looked.
+    mirrors : int or None
+        Query id of the live answer, where this row is only shown; None: it is answered.
     """
 
     request: PredictRequest
@@ -112,6 +114,7 @@ class Waiting(msgspec.Struct, eq=False):
     deadline: float = 0.0
     threshold: float | None = None
     unusual: dict[int, str] | None = None
+    mirrors: int | None = None
 
     def settle(self, index: int, answer: Answer) -> bool:
         """Give one row its answer, where it has none; True if that was the last one."""

@@ -24,6 +24,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import random
 import time
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -37,9 +38,11 @@ from mlguard.serving.admission import OverloadedError, Reply, Route, Waiting
 from mlguard.serving.answers import UNUSUAL_ROW, Answer, as_output
 from mlguard.serving.inputs import PredictRequest, RowReader, read_request, unknown_version
 from mlguard.serving.metrics import Metrics
+from mlguard.serving.mirroring import Mirrors, as_read_by
 from mlguard.serving.query_ids import QueryIds
 from mlguard.serving.recall import Recall
 from mlguard.serving.recorder import LogTarget, Recorder
+from mlguard.serving.routing import takes_canary
 from mlguard.serving.served_version import ServedVersion, VersionSpec
 from mlguard.serving.tally import Tally
 
@@ -95,6 +98,7 @@ class AppEngine:
         self.route = Route()
         self.versions: dict[int, ServedVersion] = {}
         self.recall = Recall()
+        self.mirrors = Mirrors(self)
         self._clock = clock
         # Looking a labelled figure up costs as much as answering; these are looked up once.
         self.queued = metrics.queued.labels(self.name)
@@ -236,6 +240,8 @@ class AppEngine:
             rows = (self._reader if version is None else version.reader).read(request)
         else:
             request, rows = found
+        if route.split.weight and version is not None and request.version is None:
+            version, rows = self._drawn(route, version, request, rows)
         n = len(rows)
         key = (0 if version is None else version.spec.id, route.generation)
         deadline = arrived + self._slo_s
@@ -268,6 +274,20 @@ class AppEngine:
                 return version if active is not None else None
         raise unknown_version(request.version, self.name)
 
+    def _drawn(
+        self, route: Route, active: ServedVersion, request: PredictRequest, rows: list[Any]
+    ) -> tuple[ServedVersion, list[Any]]:
+        """Return who answers while a candidate has a share of the callers, and its rows."""
+        # The draw is a share of the callers, and guards nothing.
+        if not takes_canary(route.split, request.uid, random.random()):  # noqa: S311
+            return active, rows
+        candidate = self.versions.get(route.split.candidate or 0)
+        if candidate is None:
+            return active, rows
+        read = [as_read_by(candidate, active, row) for row in rows]
+        # Whom the candidate cannot read, the active version answers.
+        return (active, rows) if None in read else (candidate, read)
+
     # --- its answer ---
 
     def answered(self, version: ServedVersion | None, settled: list[Waiting]) -> None:
@@ -276,6 +296,9 @@ class AppEngine:
         draw = self.ids.draw
         numbered: list[tuple[Waiting, list[int]]] = []
         for waiting in settled:
+            if waiting.mirrors is not None and version is not None:
+                self.mirrors.answered(version, waiting, self._clock())
+                continue
             if waiting.done is None:
                 continue
             if len(waiting.rows) == 1 and waiting.unusual is None:
@@ -333,6 +356,8 @@ class AppEngine:
                 )
         if self.recorder is not None and facts:
             self.recorder.put(self._nowhere if version is None else version.log_target, facts)
+        if self.route.split.mirrors and version is not None and version is self._active:
+            self.mirrors.show(self.route.split, version, numbered)
 
     def readers(self) -> list[RowReader]:
         """Return what can read a row of this app, the live version's first."""

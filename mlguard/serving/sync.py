@@ -12,11 +12,14 @@ Rules
 4. *What serves is what is reported*: the generation of an app counts as observed when requests
    are answered by it.
 5. *A settings file that is not valid* leaves the old settings in force, and is reported.
+6. *Nobody's rollout gets no traffic.*  A candidate answers callers only while whoever deploys it
+   gives signs of life; a server that cannot hear of them takes its share away by itself.
 """
 
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import logging
 import math
 import os
@@ -32,12 +35,14 @@ from typing import Any
 
 from mlguard.config import AppSettings, ProjectSettings, load_app
 from mlguard.errors import MlguardError, RegistryError
-from mlguard.registry.lifecycle import Mode
-from mlguard.registry.records import AppState, Version
+from mlguard.registry.lifecycle import Mode, State
+from mlguard.registry.liveness import LEASE_S
+from mlguard.registry.records import AppState, Rolling, Version
 from mlguard.registry.store import Registry
 from mlguard.serving.answers import BLOCKED, NO_VERSION
 from mlguard.serving.engine import AppEngine, Route, VersionSpec
 from mlguard.serving.metrics import Metrics
+from mlguard.serving.routing import ALONE, Split
 
 logger = logging.getLogger("mlguard.serving")
 
@@ -170,6 +175,7 @@ class RegistrySync:
                     error,
                     exc_info=not isinstance(error, RegistryError),
                 )
+            self._end_unheard_rollouts()
         else:
             if self.degraded is not None:
                 logger.warning("the registry can be read again")
@@ -225,12 +231,15 @@ class RegistrySync:
                 f"this server answers with generation {route.generation}"
             )
         # Where a human would go back to, and where a monitor would: mostly the same version.
-        spare = registry.rollback_targets(name)[:1]
-        spare += registry.rollback_targets(name, automatic=True)[:1]
-        wanted = [one for one in (state.active, registry.candidate(name), *spare) if one]
+        warm = engine.settings.auto.keep_warm
+        spare = registry.rollback_targets(name)[:warm]
+        spare += registry.rollback_targets(name, automatic=True)[:warm]
+        rolling = registry.rolling(name)
+        candidate = None if rolling is None else rolling.version
+        wanted = [one for one in (state.active, candidate, *spare) if one]
         for version in wanted:
             self._load(registry, engine, version)
-        self._switch(engine, state, spare)
+        self._switch(engine, state, spare, rolling)
         self._drop(engine, {version.id for version in wanted})
 
     def _load(self, registry: Registry, engine: AppEngine, version: Version) -> None:
@@ -265,7 +274,41 @@ class RegistrySync:
         self._failures[version.id] = _Failure(reason, self._clock() + pause, tries)
         logger.warning("version %s of %s is not loaded: %s", version.name, version.app, reason)
 
-    def _switch(self, engine: AppEngine, state: AppState, spare: list[Version]) -> None:
+    def _split(
+        self, engine: AppEngine, state: AppState, spare: list[Version], rolling: Rolling | None
+    ) -> Split:
+        """Return who takes part beside the active version: only versions that are loaded."""
+        active = state.active
+        if active is None or state.mode is not Mode.SERVE:
+            return ALONE
+        loaded = engine.versions
+        if rolling is not None and rolling.version.id in loaded:
+            one = rolling.version.id
+            if rolling.mirrored:
+                return Split(mirrors=((one, 1.0),))
+            if rolling.weight:
+                return Split(candidate=one, weight=rolling.weight)
+        share = engine.settings.rollout.reverse_shadow
+        before = [one.id for one in spare if one.id in loaded and one.id != active.id]
+        if active.state is State.BAKING and share and before:
+            # What may be gone back to any moment stays warm, and comparable, under real rows.
+            return Split(mirrors=((before[0], share),))
+        return ALONE
+
+    def _end_unheard_rollouts(self) -> None:
+        """Take a candidate's traffic away when nobody can have said for long that it goes on."""
+        assert self.degraded is not None
+        if time.time() - self.degraded[0] < LEASE_S:
+            return
+        for name, engine in self._engines.items():
+            if engine.route.split != ALONE:
+                logger.warning("nothing was heard of the rollout of %s for too long", name)
+                alone = dataclasses.replace(engine.route, split=ALONE)
+                self._in_loop(partial(engine.switch, alone))
+
+    def _switch(
+        self, engine: AppEngine, state: AppState, spare: list[Version], rolling: Rolling | None
+    ) -> None:
         serves = state.active is not None and state.mode is Mode.SERVE
         active = state.active.id if state.active is not None and serves else None
         names = list(dict.fromkeys(one.id for one in (state.active, *spare) if one))
@@ -283,9 +326,11 @@ class RegistrySync:
                 active=active,
                 explanation=NO_VERSION if state.active is None else BLOCKED,
                 warm=tuple(one for one in names if one in engine.versions),
+                split=self._split(engine, state, spare, rolling),
             )
         # Ids first: the first request of a generation needs one.
-        keys = {(one, route.generation) for one in (*route.warm, route.active or 0)}
+        answering = (*route.warm, route.active or 0, route.split.candidate or 0)
+        keys = {(one, route.generation) for one in answering}
         for key in keys:
             engine.ids.refill(key)
         if route != engine.route:
