@@ -17,7 +17,7 @@ import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Self, TypeVar, get_args
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self, TypeVar, get_args
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
@@ -311,6 +311,19 @@ class ModelTable(Table):
         default_factory=list, description="Types that a skops file may name beside the known ones."
     )
     allow_pickle: bool = Field(False, description="Allow joblib and pickle files, which run code.")
+    runtime: Literal["auto", "original", "onnx"] = Field(
+        "auto",
+        description="What serves: a compiled model where it answers all test rows as the "
+        "original does, else the original; the original; or an ONNX graph, and nothing where "
+        "its answers differ.",
+    )
+    compile_tolerance: float = Field(
+        1e-4,
+        gt=0,
+        le=0.1,
+        description="Largest difference of a score that a compiled model may have; for a "
+        "regression, in standard deviations of its answers.",
+    )
     thresholds: dict[str, Ratio] = Field(
         default_factory=lambda: {"default": 0.5},
         description='Score from which the positive class is answered: "default", and where '
@@ -390,11 +403,10 @@ class Family(CheckPolicy):
         for key in cls.WITHOUT:
             if any(isinstance(one, Mapping) and key in one for one in tables):
                 raise ValueError(f"{key} means nothing here: {cls.WITHOUT[key]}")
-        for name in sorted((cls.CHECKS | cls.TABLES) & set(data)):
-            if isinstance(data[name], Mapping):
-                idle = sorted(cls.WITHOUT_EFFECT.get(name, frozenset()) & set(data[name]))
-                if idle:
-                    raise ValueError(f"{idle[0]} has no effect on {name}: leave it out")
+        for name, keys in cls.WITHOUT_EFFECT.items():
+            idle = sorted(keys & set(data.get(name) or ()))
+            if idle:
+                raise ValueError(f"{idle[0]} has no effect on {name}: leave it out")
         own = {key: value for key, value in data.items() if key not in cls.CHECKS}
         shared = {key: own[key] for key in CheckPolicy.model_fields if key in own}
         for name in cls.CHECKS & set(data):
@@ -402,12 +414,7 @@ class Family(CheckPolicy):
                 # pydantic collects ValueError only.
                 raise ValueError(f"[{name}] is a table")  # noqa: TRY004
             own.setdefault("checks", {})[name] = {**shared, **data[name]}
-        for name in cls.TABLES:
-            if isinstance(own.get(name), Mapping):
-                own[name] = {**shared, **own[name]}
-            elif name not in own and cls.model_fields[name].default is not None:
-                # A check that nobody wrote a table for has the family's keys all the same.
-                own[name] = dict(shared)
+        cls._inherit(own, shared)
         for name in cls.NAMED & set(own):
             if isinstance(own[name], Mapping):
                 own[name] = {
@@ -415,6 +422,16 @@ class Family(CheckPolicy):
                     for key, one in own[name].items()
                 }
         return own
+
+    @classmethod
+    def _inherit(cls, own: dict[str, Any], shared: Mapping[str, Any]) -> None:
+        """Give the tables that have keys of their own those of the family."""
+        for name in cls.TABLES:
+            if isinstance(own.get(name), Mapping):
+                own[name] = {**shared, **own[name]}
+            elif name not in own and cls.model_fields[name].default is not None:
+                # A check that nobody wrote a table for has the family's keys all the same.
+                own[name] = dict(shared)
 
     def narrower(self, check: str) -> CheckPolicy | None:
         """Return what is in force by a check's own table; None where it has none."""
@@ -569,7 +586,7 @@ class ProxiesCheck(CheckPolicy):
         0.8,
         gt=0.5,
         lt=1,
-        description="Largest AUC at which the features tell the groups of a sensitive column apart.",
+        description="Largest AUC at which the features tell groups of a sensitive column apart.",
     )
 
 

@@ -1,31 +1,42 @@
-"""Is the data what it should be: expectations that people wrote, and five questions of ours.
+"""Is the data what it should be: expectations that people wrote, and questions of ours.
 
 Expectations run in Great Expectations (:mod:`mlguard.checks.expectations`), one item each.
-Ours compare ``[data] test`` with ``[data] train`` (:mod:`mlguard.checks.tables`): schema,
-missing, duplicates, overlap, leakage.  Unless app.toml says otherwise schema and expectations
-block, the other four warn.
+Ours ask ``[data] test``, most of them beside ``[data] train``, and none of them holds the data
+in memory: :mod:`mlguard.checks.tables`, ``balance``, ``repeats``, ``leakage``,
+``label_issues``, ``freshness``.  Unless app.toml says otherwise schema and expectations block,
+the others warn.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
-from mlguard.checks import tables
+from mlguard.checks import balance, freshness, label_issues, leakage, repeats, tables
 from mlguard.checks.declaration import Declaration, Item, from_finding, policy_of
 from mlguard.checks.evidence import Subject
 from mlguard.checks.expectations import Suites, declare_expectations
-from mlguard.config import AppSettings, CheckPolicy
+from mlguard.config import AppSettings
 from mlguard.results import CheckResult, Enforcement, Finding
 
+_BLOCK, _WARN = Enforcement.BLOCK, Enforcement.WARN
 #: Our own checks, the enforcement each has by default, and whether it needs training rows.
-_OWN: dict[str, tuple[Callable[[Subject, CheckPolicy], Finding], Enforcement, bool]] = {
-    "schema": (tables.schema, Enforcement.BLOCK, False),
-    "missing": (tables.missing, Enforcement.WARN, True),
-    "duplicates": (tables.duplicates, Enforcement.WARN, False),
-    "overlap": (tables.overlap, Enforcement.WARN, True),
-    "leakage": (tables.leakage, Enforcement.WARN, False),
+_OWN: dict[str, tuple[Callable[[Subject, Any], Finding], Enforcement, bool]] = {
+    "schema": (tables.schema, _BLOCK, False),
+    "missing": (tables.missing, _WARN, True),
+    "ranges": (tables.ranges, _WARN, True),
+    "categories": (tables.categories, _WARN, True),
+    "constants": (tables.constants, _WARN, False),
+    "balance": (balance.balance, _WARN, True),
+    "duplicates": (repeats.duplicates, _WARN, False),
+    "overlap": (repeats.overlap, _WARN, True),
+    "leakage": (leakage.leakage, _WARN, False),
+    "label_issues": (label_issues.label_issues, _WARN, False),
+    "freshness": (freshness.freshness, _WARN, False),
 }
+#: Judged where app.toml has their table.
+_ASKED_FOR = ("label_issues", "freshness")
 
 
 class DataQuality:
@@ -40,12 +51,17 @@ class DataQuality:
         items, absent = [], []
         for check, (_, default, needs_train) in _OWN.items():
             policy = policy_of(gate, check, default=default)
-            if not policy.enabled:
-                absent.append(f"data_quality.{check}: switched off in app.toml")
+            name = f"data_quality.{check}"
+            if check in _ASKED_FOR and getattr(gate, check) is None:
+                absent.append(f"{name}: app.toml has no [gate.data_quality.{check}]")
+            elif not policy.enabled:
+                absent.append(f"{name}: switched off in app.toml")
             elif needs_train and not settings.data.train:
-                absent.append(f"data_quality.{check}: [data] train names no training rows")
+                absent.append(f"{name}: [data] train names no training rows")
+            elif check == "balance" and settings.app.task == "regression":
+                absent.append(f"{name}: a regression has no classes")
             else:
-                items.append(Item(id=f"data_quality.{check}", policy=policy))
+                items.append(Item(id=name, policy=policy))
         expectations = declare_expectations(settings, project_root)
         return Declaration(
             items=(*items, *expectations.items),

@@ -369,7 +369,7 @@ class Subject:
             if version is None:
                 return None
             manifest = Manifest.from_json(version.manifest)
-            path = registry.artifacts.get(manifest.model_sha256)
+            path = registry.artifacts.get(manifest.serving_sha256)
             return self._judged(version.name, load_predictor(manifest, path), manifest.thresholds)
 
     def baseline(self, name: str) -> JudgedModel:

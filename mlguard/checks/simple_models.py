@@ -76,12 +76,13 @@ def train_simple(name: str, subject: Subject) -> JudgedModel:
         rows = rows.sample(MOST_ROWS, random_state=_SEED)
     features = list(subject.candidate.features)
     seen, truth = rows[features], rows[target].to_numpy()
-    model = _estimator(name, seen, regression=regression, classes=len(set(truth.tolist())))
+    model = simple_estimator(name, seen, regression=regression, classes=len(set(truth.tolist())))
     model.fit(seen, truth)
     return JudgedModel(name, model, target=target, features=features)
 
 
-def _estimator(name: str, rows: pd.DataFrame, *, regression: bool, classes: int) -> Any:
+def simple_estimator(name: str, rows: pd.DataFrame, *, regression: bool, classes: int) -> Any:
+    """Return a simple model that is not fitted yet; ``rows`` tell which columns are numbers."""
     from sklearn.dummy import DummyClassifier, DummyRegressor
     from sklearn.linear_model import LogisticRegression, Ridge
     from sklearn.pipeline import make_pipeline

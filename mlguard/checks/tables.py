@@ -1,91 +1,70 @@
-"""Five questions to the test rows, most of them beside the training rows.
+"""Questions to the columns of the test rows, most of them beside the training rows.
 
 ``schema``
-    Same columns, same kinds, no column that lost all its values or gained values that training
-    never saw, a target that is there and has more than one value.
+    Same columns, same kinds, no column that lost all its values or that holds not one value
+    that training saw, a target that is there and has more than one value.
 ``missing``
     The share of missing values of no column changes by more than 5 points from training.
-``duplicates``, ``overlap``
-    At most 5 % of the test rows occur more than once, or were already in training.
-``leakage``
-    No single column predicts the target almost perfectly (AUC above 0.99, rank correlation for
-    a regression): such a column usually knows the answer.
+``ranges``, ``categories``
+    At most 1 % of a column's numbers lie beyond the range of training, at most 1 % of its
+    values are of a category that training never saw.
+``constants``
+    No column holds one value on all rows, or on nearly all.
 
-The limits are effect sizes.  With ``decide = "evidence"`` a limit that is passed only by what
-chance could do is WARNED instead of FAILED; ``"proof"`` passes only what its interval proves, and
-``"estimate"`` compares the estimate.  A schema is a fact and has no interval.
+All are answered from one pass over each file (:mod:`mlguard.data.scan`), so they take constant
+memory whatever the size of the data.  Limits are effect sizes, each in a table of its own.  A
+schema is a fact and has no interval.
 
 Results name columns, never values of the data, except classes of the target.
 """
 
 from __future__ import annotations
 
-import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from mlguard.checks.counted import FEWEST, ColumnShare, judge_columns, too_few
 from mlguard.checks.evidence import Subject
+from mlguard.checks.failing_cells import list_cells
 from mlguard.checks.labels import nearest
-from mlguard.config import CheckPolicy
+from mlguard.config import (
+    CategoriesCheck,
+    CheckPolicy,
+    ConstantsCheck,
+    MissingCheck,
+    RangesCheck,
+)
 from mlguard.results import Finding, Measurement, Verdict
+from mlguard.stats.groups import GapJudgement, judge_gap
 from mlguard.stats.multiplicity import bonferroni
-from mlguard.stats.proportions import newcombe_difference, wilson_interval
-from mlguard.wording import count, listed, number, printable, share
+from mlguard.stats.proportions import newcombe_difference
+from mlguard.stats.rates import Rate
+from mlguard.wording import count, listed, printable, share
 
 if TYPE_CHECKING:
-    import numpy as np
-    import pandas as pd
+    from mlguard.data.column_scan import ColumnScan
+    from mlguard.data.scan import TableScan
 
-#: Change of a column's missing share that is ignored.
-MISSING_CHANGE = 0.05
-#: Share of test rows that may occur twice, or be in training too.
-REPEATED_SHARE = 0.05
-#: AUC (or rank correlation) from which one column alone knows the answer.
-LEAKAGE = 0.99
-#: Share of values that training never saw, from which a category has changed.
-UNSEEN_SHARE = 0.05
 #: Problems that a summary tells; all of them stand in the details.
 _TOLD = 4
-#: Fewer labelled rows of a class than this rank nothing.
-_FEWEST = 10
-_MOST_ROWS = 50_000
-_SEED = 20_240_503
-_DEFAULT = CheckPolicy()
 #: Kinds that a model meets as the same kind of value.
 _ALIKE = {"integer": "number", "number": "number", "category": "text", "text": "text"}
-
-
-def _against(
-    value: float, interval: tuple[float, float], limit: float, policy: CheckPolicy
-) -> tuple[Verdict, str]:
-    """Hold a figure that must stay below a limit against it; return verdict and reason."""
-    low, high = interval
-    if policy.decide != "estimate":
-        if low > limit:
-            return Verdict.FAILED, "limit_exceeded"
-        if high <= limit:
-            return Verdict.PASSED, ""
-        if policy.decide == "proof":
-            return Verdict.INCONCLUSIVE, "not_proven"
-        return (Verdict.WARNED, "above_not_proven") if value > limit else (Verdict.PASSED, "")
-    return (Verdict.FAILED, "limit_exceeded") if value > limit else (Verdict.PASSED, "")
 
 
 # --- schema ------------------------------------------------------------------------------
 
 
-def schema(subject: Subject, policy: CheckPolicy = _DEFAULT) -> Finding:  # noqa: ARG001
+def schema(subject: Subject, policy: CheckPolicy | None = None) -> Finding:  # noqa: ARG001
     """Judge whether the test rows look like what the model was trained on."""
     data = subject.settings.data
-    test, train = subject.test, subject.train
+    test, train = subject.test_scan, subject.train_scan
     problems = _target_problems(test, train, data.target, subject.settings.app.task)
     problems += _feature_problems(subject)
     compared = "the columns that the candidate needs"
     if train is not None:
-        ignored = {data.id, data.time}
-        problems += _column_problems(train, test, ignored=ignored, target=data.target)
+        problems += compare_schemas(train, test, ignored={data.id, data.time}, target=data.target)
         compared = "[data] train"
-    n_columns = len(test.columns)
     # One column is named once, by what is worst about it.
     found = dict(reversed(problems))
     told = [found[column] for column in dict.fromkeys(column for column, _ in problems)]
@@ -93,8 +72,9 @@ def schema(subject: Subject, policy: CheckPolicy = _DEFAULT) -> Finding:  # noqa
         return Finding(
             id="data_quality.schema",
             verdict=Verdict.PASSED,
-            summary=f"{count(n_columns)} columns and {count(len(test))} rows agree with {compared}",
-            n=len(test),
+            summary=f"{count(len(test.names))} columns and {count(test.n_rows)} rows agree "
+            f"with {compared}",
+            n=test.n_rows,
         )
     more = f"; and {len(told) - _TOLD} more" if len(told) > _TOLD else ""
     return Finding(
@@ -103,34 +83,55 @@ def schema(subject: Subject, policy: CheckPolicy = _DEFAULT) -> Finding:  # noqa
         summary="; ".join(told[:_TOLD]) + more,
         value=float(len(told)),
         limit=0.0,
-        n=len(test),
+        n=test.n_rows,
         reason="schema",
         next_step="correct [data] test, or train again on rows that look like it",
         details={"columns": [printable(column) for column in found], "problems": told},
     )
 
 
+def class_counts(scan: ColumnScan) -> dict[str, int] | None:
+    """Return how often each class of a target occurs; None where there are too many.
+
+    Numbers are named alike whatever their file calls them: ``1`` and ``1.0`` are one class.
+    """
+    tally = scan.tally
+    if tally is None:
+        return None
+    numeric = scan.column.kind in ("number", "integer", "boolean")
+    found: dict[str, int] = {}
+    for value, n in tally.items():
+        name = plain_class(value) if numeric else str(value)
+        found[name] = found.get(name, 0) + n
+    return found
+
+
+def plain_class(value: Any) -> str:
+    """Return the name of a class that is a number or a truth value, whatever its file calls it."""
+    try:
+        return f"{float(value):.15g}"
+    except ValueError:
+        # Truth values of a CSV file; in Parquet they are numbers.
+        return "1" if str(value).lower() == "true" else "0"
+
+
 def _target_problems(
-    test: pd.DataFrame, train: pd.DataFrame | None, target: str, task: str
+    test: TableScan, train: TableScan | None, target: str, task: str
 ) -> list[tuple[str, str]]:
-    labels = test[target].dropna()
-    lost = len(test) - len(labels)
+    labels = test[target]
     problems = []
-    if lost:
-        problems.append(
-            (
-                target,
-                f"the target {target!r} is missing on {count(lost)} of {count(len(test))} rows",
-            )
-        )
-    if task == "regression":
+    if labels.n_missing:
+        lost = f"on {count(labels.n_missing)} of {count(test.n_rows)} rows"
+        problems.append((target, f"the target {target!r} is missing {lost}"))
+    classes = class_counts(labels)
+    if task == "regression" or classes is None:
         return problems
-    classes = set(labels.unique().tolist())
     if len(classes) == 1:
         only = printable(next(iter(classes)), 40)
         problems.append((target, f"every test row has the same class {only!r} in {target!r}"))
-    if train is not None:
-        unseen = sorted(map(str, classes - set(train[target].dropna().unique().tolist())))
+    known = None if train is None or target not in train else class_counts(train[target])
+    if known is not None:
+        unseen = sorted(classes.keys() - known.keys())
         if unseen:
             names = listed([repr(printable(one, 40)) for one in unseen], 4)
             verb = "is a class" if len(unseen) == 1 else "are classes"
@@ -141,23 +142,32 @@ def _target_problems(
 
 
 def _feature_problems(subject: Subject) -> list[tuple[str, str]]:
-    columns = subject.test.columns
+    scan = subject.test_scan
     problems = []
     for name in subject.candidate.features:
-        if name not in columns:
+        if name not in scan:
             text = f"column {name!r}, which the candidate needs, is not in test"
-            problems.append((name, text + nearest(name, columns)))
-        elif subject.test[name].isna().all():
+            problems.append((name, text + nearest(name, scan.names)))
+        elif not scan[name].n:
             problems.append((name, f"column {name!r} has no value in any row of test"))
     return problems
 
 
-def _column_problems(
-    train: pd.DataFrame, test: pd.DataFrame, *, ignored: set[str], target: str
+def compare_schemas(
+    train: TableScan, test: TableScan, *, ignored: set[str], target: str
 ) -> list[tuple[str, str]]:
-    from mlguard.data.schema import infer_schema
+    """Return what differs between two tables, as columns and sentences.
 
-    before, after = infer_schema(train), infer_schema(test)
+    Parameters
+    ----------
+    train, test : TableScan
+        What was, and what is; ``test`` was scanned with ``train`` as its reference.
+    ignored : set of str
+        Columns that may be anything.
+    target : str
+        Column whose values are compared elsewhere.
+    """
+    before, after = train.schema, test.schema
     problems = []
     for name in before.names:
         if name in ignored:
@@ -167,21 +177,15 @@ def _column_problems(
             problems.append((name, text))
             continue
         was, now = before[name], after[name]
-        if now.missing_share == 1 and was.missing_share < 1:
-            problems.append((name, f"column {name!r} has no value in any row of test"))
-        elif was.missing_share < 1 and _ALIKE.get(was.kind, was.kind) != _ALIKE.get(
-            now.kind, now.kind
-        ):
+        if not test[name].n:
+            if train[name].n:
+                problems.append((name, f"column {name!r} has no value in any row of test"))
+        elif train[name].n and _ALIKE.get(was.kind, was.kind) != _ALIKE.get(now.kind, now.kind):
             problems.append(
                 (name, f"column {name!r} holds {was.kind} in train, {now.kind} in test")
             )
-        elif was.categories is not None and name != target:
-            unseen = test[name].dropna().astype(str)
-            new = float((~unseen.isin(was.categories)).mean()) if len(unseen) else 0.0
-            if new > UNSEEN_SHARE:
-                problems.append(
-                    (name, f"column {name!r}: {share(new)} of the test rows hold unseen values")
-                )
+        elif was.categories is not None and name != target and test[name].outside == test[name].n:
+            problems.append((name, f"column {name!r} holds not one value that training saw"))
     problems += [
         (name, f"column {name!r} of test is not in train" + nearest(name, before.names))
         for name in after.names
@@ -193,47 +197,66 @@ def _column_problems(
 # --- missing -----------------------------------------------------------------------------
 
 
-def missing(subject: Subject, policy: CheckPolicy = _DEFAULT) -> Finding:
+def missing(subject: Subject, policy: MissingCheck | None = None) -> Finding:
     """Judge whether a column is filled as often as it was in training."""
     train, test = _both(subject)
-    shared = [name for name in test.columns if name in train.columns]
-    level = max(policy.confidence_level, 1 - bonferroni(policy.family_error, max(1, len(shared))))
-    changes = []
-    for name in shared:
-        now, was = int(test[name].isna().sum()), int(train[name].isna().sum())
-        interval = newcombe_difference(now, len(test), was, len(train), confidence_level=level)
-        changes.append(_Change(name, now / len(test), was / len(train), interval))
-    judged = [(*_against(*one.size, MISSING_CHANGE, policy), one) for one in changes]
+    found = compare_missing(train, test, policy or MissingCheck())
+    for name in found.details.get("columns", []):
+        list_cells(subject, found.id, name, "missing")
+    return found
+
+
+def compare_missing(train: TableScan, test: TableScan, policy: MissingCheck) -> Finding:
+    """Judge whether the columns of one table are filled as often as those of another."""
+    check = "data_quality.missing"
+    shared = [name for name in test.names if name in train]
+    n = min(test.n_rows, train.n_rows)
+    if n < FEWEST:
+        return too_few(check, n, policy.at_most)
+    # Where neither file lacks a cell there is nothing to compare; a proof asks for rows even so.
+    proof = policy.decide == "proof"
+    some = [one for one in shared if proof or test[one].n_missing or train[one].n_missing]
+    error = bonferroni(policy.family_error, max(1, len(shared)))
+    changes = [_change(name, train[name], test[name], policy, error) for name in some]
     # By verdict, then by size: the first speaks for all.
-    judged.sort(key=lambda one: (-one[0].severity, -abs(one[2].value)))
-    verdict, reason, worst = judged[0]
-    named = [one for found, _, one in judged if found is not Verdict.PASSED]
+    changes.sort(key=lambda one: (-one.judged.verdict.severity, -abs(one.value)))
+    named = [one for one in changes if one.judged.verdict is not Verdict.PASSED]
     if not named:
         return Finding(
-            id="data_quality.missing",
+            id=check,
             verdict=Verdict.PASSED,
             summary=f"all {count(len(shared))} columns are filled as often in test as in train, "
-            f"give or take {100 * MISSING_CHANGE:.0f} points",
-            limit=MISSING_CHANGE,
-            n=len(test),
+            f"give or take {100 * policy.at_most:.3g} points",
+            limit=policy.at_most,
+            n=test.n_rows,
         )
+    worst = named[0]
     told = [f"{printable(one.name, 60)!r} ({share(one.was)} → {share(one.now)})" for one in named]
-    says = "may change" if verdict is Verdict.INCONCLUSIVE else "changes"
+    undecided = worst.judged.verdict is Verdict.INCONCLUSIVE
+    says = "may change" if undecided else "changes"
+    why = "" if worst.judged.verdict is Verdict.FAILED else f"; {worst.judged.explain()}"
     return Finding(
-        id="data_quality.missing",
-        verdict=verdict,
-        summary=f"the share of missing values {says} from train to test: {listed(told)}",
+        id=check,
+        verdict=worst.judged.verdict,
+        summary=f"the share of missing values {says} from train to test: {listed(told)}; limit "
+        f"{100 * policy.at_most:.3g} points{why}",
         value=worst.value,
-        limit=MISSING_CHANGE,
+        limit=policy.at_most,
         interval=worst.interval,
-        n=len(test),
-        reason=reason,
-        next_step="find out why; the model learnt from other gaps than it will meet",
+        n=test.n_rows,
+        n_min=worst.judged.n_needed,
+        reason=worst.judged.reason,
+        next_step=(worst.judged.next_step if undecided else "")
+        or "find out why; the model learnt from other gaps than it will meet",
         measurements=tuple(
             Measurement(name=f"missing in {part}", group=printable(one.name, 60), value=value, n=n)
             for one in named
-            for part, value, n in (("test", one.now, len(test)), ("train", one.was, len(train)))
+            for part, value, n in (
+                ("test", one.now, test.n_rows),
+                ("train", one.was, train.n_rows),
+            )
         ),
+        details={"columns": [one.name for one in named]},
     )
 
 
@@ -245,263 +268,139 @@ class _Change:
     now: float
     was: float
     interval: tuple[float, float]
+    judged: GapJudgement
 
     @property
     def value(self) -> float:
         return self.now - self.was
 
-    @property
-    def size(self) -> tuple[float, tuple[float, float]]:
-        """The change without its direction, and its bounds."""
-        low, high = self.interval if self.value >= 0 else (-self.interval[1], -self.interval[0])
-        return abs(self.value), (max(low, 0.0), max(high, -low))
 
-
-# --- duplicates and overlap --------------------------------------------------------------
-
-
-def duplicates(subject: Subject, policy: CheckPolicy = _DEFAULT) -> Finding:
-    """Judge how many rows repeat an earlier one exactly."""
-    parts = {"test": subject.test}
-    if subject.train is not None:
-        parts["train"] = subject.train
-    ignored = [subject.settings.data.id]
-    repeats = {
-        part: int(frame.drop(columns=ignored, errors="ignore").duplicated().sum())
-        for part, frame in parts.items()
-    }
-    told = ", ".join(f"{count(repeats[part])} in {part}" for part in parts)
-    part = max(parts, key=lambda one: repeats[one] / len(parts[one]))
-    return _repeated(
-        "data_quality.duplicates",
-        repeats[part],
-        len(parts[part]),
-        f"rows that repeat an earlier row of their file: {told}",
-        policy=policy,
-        next_step="remove the repeats, or name the column that tells rows apart in [data] id",
-        measurements=tuple(
-            Measurement(
-                name="repeats", group=f"[data] {one}", value=repeats[one] / len(frame), n=len(frame)
-            )
-            for one, frame in parts.items()
-        ),
+def _change(
+    name: str, train: ColumnScan, test: ColumnScan, policy: MissingCheck, error: float
+) -> _Change:
+    counted = (test.n_missing, test.n_rows), (train.n_missing, train.n_rows)
+    level = max(policy.confidence_level, 1 - error)
+    judged = judge_gap(
+        {part: Rate(*one) for part, one in zip(("test", "train"), counted, strict=True)},
+        limit=policy.at_most,
+        min_group_size=FEWEST,
+        confidence_level=policy.confidence_level,
+        family_error=error,
+        decide=policy.decide,
     )
+    low, high = newcombe_difference(*counted[0], *counted[1], confidence_level=level)
+    return _Change(name, test.missing_share, train.missing_share, (low, high), judged)
 
 
-def overlap(subject: Subject, policy: CheckPolicy = _DEFAULT) -> Finding:
-    """Judge how many test rows the model was trained on."""
-    import pandas as pd
+# --- ranges and categories ---------------------------------------------------------------
 
+
+def ranges(subject: Subject, policy: RangesCheck | None = None) -> Finding:
+    """Judge how many numbers lie beyond what training saw."""
     train, test = _both(subject)
+    chosen = policy or RangesCheck()
+    found = judge_columns(
+        "data_quality.ranges",
+        _outside(subject, train, test, ("number", "integer")),
+        policy=chosen,
+        limit=chosen.at_most,
+        n=test.n_rows,
+        none="every number of test lies within the range of training",
+        some=_sentence("numbers of test lie beyond the range of training"),
+        next_step="look at these columns: a unit, a code for missing or the world has changed",
+    )
+    for name in found.details.get("columns", []):
+        list_cells(subject, found.id, name, "beyond the range of training", train[name])
+    return found
+
+
+def categories(subject: Subject, policy: CategoriesCheck | None = None) -> Finding:
+    """Judge how many values are of a category that training never saw."""
+    train, test = _both(subject)
+    chosen = policy or CategoriesCheck()
+    found = judge_columns(
+        "data_quality.categories",
+        _outside(subject, train, test, ("category", "boolean")),
+        policy=chosen,
+        limit=chosen.at_most,
+        n=test.n_rows,
+        none="every category of test was seen in training",
+        some=_sentence("values of test are of categories that training never saw"),
+        next_step="look at these columns: a spelling, a code or the world has changed",
+    )
+    for name in found.details.get("columns", []):
+        list_cells(subject, found.id, name, "a category that training never saw", train[name])
+    return found
+
+
+def _outside(
+    subject: Subject, train: TableScan, test: TableScan, kinds: tuple[str, ...]
+) -> list[ColumnShare]:
     data = subject.settings.data
-    shared = [
-        name for name in test.columns if name in train.columns and name not in (data.id, data.time)
+    ignored = {data.id, data.time, data.target}
+    return [
+        ColumnShare(name, test[name].outside, test[name].n)
+        for name in test.names
+        if name in train and name not in ignored and train[name].column.kind in kinds
     ]
-    hashed = [
-        pd.util.hash_pandas_object(_plain(frame[shared]), index=False).to_numpy()
-        for frame in (test, train)
+
+
+def _sentence(words: str) -> Callable[[str], str]:
+    return lambda columns: f"{words}: {columns}"
+
+
+# --- constants ---------------------------------------------------------------------------
+
+
+def constants(subject: Subject, policy: ConstantsCheck | None = None) -> Finding:
+    """Judge whether the candidate's columns vary: one that does not teaches nothing."""
+    at_most = (policy or ConstantsCheck()).at_most
+    check = "data_quality.constants"
+    train, test = subject.train_scan, subject.test_scan
+    parts = {"train": train, "test": test} if train is not None else {"test": test}
+    n = min(scan.n_rows for scan in parts.values())
+    if n < FEWEST:
+        return too_few(check, n, at_most)
+    features = [name for name in subject.candidate.features if name in test]
+    same: dict[str, list[str]] = {}
+    nearly: dict[str, float] = {}
+    for part, scan in parts.items():
+        for name in features:
+            if name not in scan or not scan[name].n:
+                continue
+            top = scan[name].top
+            if scan[name].constant:
+                same.setdefault(name, []).append(part)
+            elif top is not None and top[1] > at_most * scan[name].n:
+                nearly[name] = max(nearly.get(name, 0.0), top[1] / scan[name].n)
+    nearly = {name: value for name, value in nearly.items() if name not in same}
+    told = [
+        f"{printable(name, 60)!r} holds one value on all rows of {' and '.join(where)}"
+        for name, where in same.items()
     ]
-    both = int(pd.Series(hashed[0]).isin(hashed[1]).sum())
-    return _repeated(
-        "data_quality.overlap",
-        both,
-        len(test),
-        f"{count(both)} of {count(len(test))} test rows are in train too",
-        policy=policy,
-        next_step="split again so that no row is in both; on known rows every figure flatters",
-    )
-
-
-def _plain(frame: pd.DataFrame) -> pd.DataFrame:
-    """Return a frame whose equal values hash alike whatever type their file gave them."""
-    from pandas.api import types
-
-    return frame.assign(
-        **{
-            name: frame[name].astype("float64")
-            for name in frame.columns
-            if types.is_numeric_dtype(frame[name].dtype)
-        }
-    )
-
-
-def _repeated(
-    name: str,
-    repeated: int,
-    n: int,
-    told: str,
-    *,
-    policy: CheckPolicy,
-    next_step: str,
-    measurements: tuple[Measurement, ...] = (),
-) -> Finding:
-    """Judge a share of repeated rows, counted on all rows there are."""
-    low, high = wilson_interval(repeated, n, confidence_level=policy.confidence_level)
-    value = repeated / n
-    verdict, reason = _against(value, (low, high), REPEATED_SHARE, policy)
+    told += [
+        f"{printable(name, 60)!r} holds one value on {share(value)} of the rows"
+        for name, value in sorted(nearly.items(), key=lambda one: -one[1])
+    ]
+    verdict = Verdict.FAILED if same else Verdict.WARNED if nearly else Verdict.PASSED
     return Finding(
-        id=name,
+        id=check,
         verdict=verdict,
-        summary=f"{told}; limit {share(REPEATED_SHARE)}",
-        value=value,
-        limit=REPEATED_SHARE,
-        interval=(low, high),
+        summary=listed(told, _TOLD)
+        if told
+        else f"no value holds more than {share(at_most)} of a column "
+        f"in any of {count(len(features))} columns",
+        value=1.0 if same else max(nearly.values(), default=None),
+        limit=at_most,
         n=n,
-        reason=reason,
-        next_step="" if verdict is Verdict.PASSED else next_step,
-        measurements=measurements,
+        reason="constant" if same else "nearly_constant" if nearly else "",
+        next_step="leave such a column out, or find out why it does not vary" if told else "",
+        details={"columns": [printable(name) for name in (*same, *nearly)]},
     )
 
 
-# --- leakage -----------------------------------------------------------------------------
-
-
-def leakage(subject: Subject, policy: CheckPolicy = _DEFAULT) -> Finding:
-    """Judge whether one column alone predicts the target almost perfectly.
-
-    A number is used as it is, in either direction; text by the share of each class that its
-    values have in the other half of the rows, so that a column of names cannot know the answer
-    by heart.  More than two classes: the pair that the column tells apart worst decides.  With
-    training rows the lesser of both parts counts.
-    """
-    data = subject.settings.data
-    regression = subject.settings.app.task == "regression"
-    measure = _rank_correlation if regression else _class_auc
-    named = "rank correlation" if regression else "AUC"
-    parts = [subject.labelled]
-    if subject.train is not None and data.target in subject.train.columns:
-        parts.append(subject.train[subject.train[data.target].notna()])
-    parts = [
-        one.sample(_MOST_ROWS, random_state=_SEED) if len(one) > _MOST_ROWS else one
-        for one in parts
-    ]
-    rows = parts[0]
-    scores = {}
-    for name in subject.candidate.features:
-        found = [measure(part[name], part[data.target]) for part in parts if name in part.columns]
-        # A column that knows the answer knows it in both parts; where one part cannot be ranked,
-        # nothing is known.
-        scores[name] = min(found) if found and all(map(math.isfinite, found)) else math.nan
-    known = {name: one for name, one in scores.items() if math.isfinite(one)}
-    if not known:
-        return Finding(
-            id="data_quality.leakage",
-            verdict=Verdict.INCONCLUSIVE,
-            summary=f"no column could be ranked against the target on {count(len(rows))} rows: "
-            f"each class needs {_FEWEST}",
-            n=len(rows),
-            n_min=2 * _FEWEST,
-            reason="few",
-            next_step="judge it on more test rows",
-        )
-    order = sorted(known, key=lambda name: -known[name])
-    best = order[0]
-    interval = _as_votes(known[best], len(rows), policy.confidence_level)
-    verdict, reason = _against(known[best], interval, LEAKAGE, policy)
-    leaking = [name for name in order if known[name] > LEAKAGE] or [best]
-    told = listed(
-        [f"{printable(name, 60)!r} ({named} {number(known[name], places=3)})" for name in leaking]
-    )
-    summary = f"no column alone predicts the target; the nearest to it is {told}"
-    if verdict is not Verdict.PASSED:
-        may = "may alone predict" if verdict is Verdict.INCONCLUSIVE else "alone predicts"
-        summary = f"{told} {may} the target almost perfectly"
-    return Finding(
-        id="data_quality.leakage",
-        verdict=verdict,
-        summary=f"{summary}; limit {number(LEAKAGE)}",
-        value=known[best],
-        limit=LEAKAGE,
-        interval=interval,
-        n=len(rows),
-        reason=reason,
-        next_step=""
-        if verdict is Verdict.PASSED
-        else "make sure that the column is known before the decision, or leave it out",
-        measurements=tuple(
-            Measurement(name=named, group=printable(name, 60), value=known[name], n=len(rows))
-            for name in order[:5]
-        ),
-    )
-
-
-def _rank_correlation(values: pd.Series[Any], truth: pd.Series[Any]) -> float:
-    from scipy import stats
-
-    order = _as_scores(values, truth)
-    if order is None or len(set(order.tolist())) == 1:
-        return 0.0
-    found = stats.spearmanr(order, truth.to_numpy(float))
-    return abs(float(found.statistic)) if math.isfinite(found.statistic) else 0.0
-
-
-def _class_auc(values: pd.Series[Any], truth: pd.Series[Any]) -> float:
-    """Return the AUC of the pair of classes that a column tells apart worst; NaN: too few."""
-    import numpy as np
-
-    classes = [one for one, n in truth.value_counts().items() if n >= _FEWEST]
-    if len(classes) < 2:  # noqa: PLR2004  one class cannot be told from itself
-        return math.nan
-    worst = 1.0
-    for place, first in enumerate(classes):
-        for second in classes[place + 1 :]:
-            chosen = truth.isin([first, second])
-            positive = (truth[chosen] == first).to_numpy()
-            scores = _as_scores(values[chosen], truth[chosen] == first)
-            if scores is None:
-                return math.nan
-            worst = min(worst, _auc(np.asarray(scores), positive))
-            if worst < LEAKAGE and len(classes) > 2:  # noqa: PLR2004  the other pairs decide nothing
-                break
-    return worst
-
-
-def _as_scores(values: pd.Series[Any], truth: pd.Series[Any]) -> np.ndarray | None:
-    """Return a column as numbers to rank by; missing cells rank below all."""
-    import numpy as np
-    from pandas.api import types
-
-    if types.is_numeric_dtype(values.dtype) or types.is_bool_dtype(values.dtype):
-        numbers = values.to_numpy(float, na_value=np.nan)
-        finite = numbers[np.isfinite(numbers)]
-        lowest = finite.min() - 1 if finite.size else 0.0
-        return np.where(np.isnan(numbers), lowest, numbers)
-    if types.is_datetime64_any_dtype(values.dtype):
-        return values.to_numpy("datetime64[ns]").astype("int64").astype(float)
-    # Each half is ranked by what the other half teaches about its values.
-    target = truth.astype(float).to_numpy()
-    texts = values.astype("object").where(values.notna(), None).map(str)
-    half = np.arange(len(texts)) % 2 == 0
-    scores = np.empty(len(texts))
-    for ours in (half, ~half):
-        taught = (
-            texts[~ours].to_frame("value").assign(target=target[~ours]).groupby("value")["target"]
-        )
-        scores[ours] = texts[ours].map(taught.mean()).fillna(target[~ours].mean()).to_numpy()
-    return scores
-
-
-def _auc(scores: np.ndarray, positive: np.ndarray) -> float:
-    """Area under the ROC curve in the better direction, ties counted half."""
-    from scipy import stats
-
-    ranks = stats.rankdata(scores)
-    n_positive = int(positive.sum())
-    n_negative = len(positive) - n_positive
-    if not (n_positive and n_negative):
-        return math.nan
-    area = (ranks[positive].sum() - n_positive * (n_positive + 1) / 2) / (n_positive * n_negative)
-    return float(max(area, 1 - area))
-
-
-def _as_votes(value: float, n: int, confidence_level: float) -> tuple[float, float]:
-    """Return Wilson bounds as if each row had voted: wide where there are few."""
-    low, high = wilson_interval(value * n, n, confidence_level=confidence_level)
-    return low, high
-
-
-def _both(subject: Subject) -> tuple[pd.DataFrame, pd.DataFrame]:
-    train = subject.train
+def _both(subject: Subject) -> tuple[TableScan, TableScan]:
+    train = subject.train_scan
     # Not declared without training rows: whoever asks has some.
     assert train is not None
-    return train, subject.test
+    return train, subject.test_scan

@@ -298,8 +298,8 @@ def _as_numbers(texts: pa.Array) -> npt.NDArray[np.float64] | None:
 def _weighted(
     floats: npt.NDArray[np.float64], n: npt.NDArray[np.int64], texts: pa.Array
 ) -> Numbers:
-    import pyarrow.compute as pc
     import numpy as np
+    import pyarrow.compute as pc
 
     found = moments(np.repeat(floats, n))
     whole = bool(pc.all(pc.match_substring_regex(texts, _WHOLE)).as_py() is not False)

@@ -146,7 +146,6 @@ def file_digest(url: str) -> str:
     DataError
         If the file is missing or unreadable.
     """
-
     found = hashlib.sha256()
     with with_stream(url, compression=None) as stream:
         while chunk := stream.read(_CHUNK):

@@ -4,9 +4,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from mlguard.checks import tables
+from mlguard.checks import leakage, repeats, tables
 from mlguard.checks.evidence import JudgedModel
-from mlguard.config import CheckPolicy
+from mlguard.config import MissingCheck, RepeatedCheck
 from mlguard.data.frames import read_frame
 from mlguard.results import Verdict
 
@@ -71,7 +71,7 @@ def test_alike_tables_pass(bare_project, pair):
         (lambda f: f.assign(extra=1), "column 'extra' of test is not in train"),
         (lambda f: f.assign(b=f["b"].map("n{}".format)), "'b' holds integer in train, category"),
         (lambda f: f.assign(a=np.nan), "column 'a' has no value in any row"),
-        (lambda f: f.assign(c="w"), "column 'c': 100 % of the test rows hold unseen values"),
+        (lambda f: f.assign(c="w"), "column 'c' holds not one value that training saw"),
         (lambda f: f.assign(y=1), "every test row has the same class '1'"),
         (lambda f: f.assign(y=f["y"] + 1), "'2' is a class of 'y' in test that training never had"),
         (lambda f: f.assign(y=f["y"].where(f.index > 8)), "'y' is missing on 9 of 600 rows"),
@@ -118,38 +118,60 @@ def test_missing_values_that_come_or_go_are_named(bare_project, pair):
 
 
 def test_a_change_that_chance_could_make_only_warns(bare_project, pair):
-    """Two missing of twenty are beyond five points, but prove nothing."""
+    """Seven points of 600 are beyond the limit and could be chance: enough rows, no proof."""
     train, test = pair
-    few = test.head(20).assign(a=test["a"].head(20).where(test.index[:20] > 1))
-    found = tables.missing(subject_of(bare_project, train, few))
+    more = test.assign(a=test["a"].where(test.index >= 42))
+    found = tables.missing(subject_of(bare_project, train, more))
     assert found.verdict is Verdict.WARNED
     assert found.reason == "above_not_proven"
+    assert "rows each would tell" in found.summary
+
+
+def test_too_few_rows_are_undecided_and_say_what_would_do(bare_project, pair):
+    """Twenty rows judge nothing; sixty have too little support, and say how many would have it."""
+    train, test = pair
+    for n, reason in ((20, "few"), (60, "no_support")):
+        few = test.head(n).assign(a=test["a"].head(n).where(test.index[:n] > 3))
+        subject = subject_of(bare_project, train, few)
+        found = tables.missing(subject)
+        assert found.verdict is Verdict.INCONCLUSIVE
+        assert found.reason == reason
+        assert found.n_min > n
+        assert str(found.n_min) in found.next_step
+    assert "smallest limit this data can judge is" in found.summary
+    for judge in (tables.ranges, tables.categories, tables.constants, repeats.duplicates):
+        tiny = judge(subject_of(bare_project, train, test.head(20)))
+        assert tiny.verdict is Verdict.INCONCLUSIVE
+        assert "20 rows are too few" in tiny.summary
 
 
 def test_the_policy_decides_what_an_interval_means(bare_project, pair):
     """Proof passes only what is proven, estimate compares the estimate."""
     train, test = pair
-    few = test.head(20).assign(a=test["a"].head(20).where(test.index[:20] > 1))
+    few = test.head(60).assign(a=test["a"].head(60).where(test.index[:60] > 3))
     subject = subject_of(bare_project, train, few)
-    proof, estimate = CheckPolicy(decide="proof"), CheckPolicy(decide="estimate")
-    for judge in (tables.missing, tables.duplicates, tables.overlap):
-        assert judge(subject, proof).verdict is Verdict.INCONCLUSIVE
+    missing = MissingCheck(decide="proof")
+    assert tables.missing(subject, missing).verdict is Verdict.INCONCLUSIVE
+    for judge in (repeats.duplicates, repeats.overlap):
+        assert judge(subject, RepeatedCheck(decide="proof")).verdict is Verdict.INCONCLUSIVE
+    estimate = MissingCheck(decide="estimate")
     assert tables.missing(subject, estimate).verdict is Verdict.FAILED
-    assert tables.duplicates(subject, estimate).verdict is Verdict.PASSED
+    once = RepeatedCheck(decide="estimate")
+    assert repeats.duplicates(subject, once).verdict is Verdict.PASSED
 
 
 def test_duplicates_and_overlap_are_counted(bare_project, pair):
     """Rows that occur twice, and rows that training already had, are counted exactly."""
     train, test = pair
     twice = pd.concat([test, test.head(60)], ignore_index=True)
-    found = tables.duplicates(subject_of(bare_project, train, twice))
+    found = repeats.duplicates(subject_of(bare_project, train, twice))
     assert found.verdict is Verdict.FAILED
     assert found.value == pytest.approx(60 / 660)
     mixed = pd.concat([test, train.head(90)], ignore_index=True)
-    found = tables.overlap(subject_of(bare_project, train, mixed))
+    found = repeats.overlap(subject_of(bare_project, train, mixed))
     assert found.verdict is Verdict.FAILED
     assert "90 of 690 test rows are in train too" in found.summary
-    assert tables.overlap(subject_of(bare_project, train, test)).verdict is Verdict.PASSED
+    assert repeats.overlap(subject_of(bare_project, train, test)).verdict is Verdict.PASSED
 
 
 def test_the_id_column_makes_no_row_unlike_another(bare_project, pair):
@@ -158,18 +180,18 @@ def test_the_id_column_makes_no_row_unlike_another(bare_project, pair):
     twice = pd.concat([test, test], ignore_index=True)
     numbered = {"train": train.assign(id=range(800)), "test": twice.assign(id=range(1200))}
     subject = subject_of(bare_project, numbered["train"], numbered["test"], id="id")
-    assert tables.duplicates(subject).value == pytest.approx(0.5)
+    assert repeats.duplicates(subject).value == pytest.approx(0.5)
 
 
 def test_a_column_that_knows_the_answer_is_named(bare_project, pair):
     """A leaked number and a leaked text are both found; honest columns are not."""
     train, test = pair
-    honest = tables.leakage(subject_of(bare_project, train, test))
+    honest = leakage.leakage(subject_of(bare_project, train, test))
     assert honest.verdict is Verdict.PASSED
     number = test.assign(paid=test["y"] * 100 + test["b"])
     text = test.assign(status=np.where(test["y"] == 1, "closed", "open"))
     for leaky, name in ((number, "paid"), (text, "status")):
-        found = tables.leakage(subject_of(bare_project, None, leaky))
+        found = leakage.leakage(subject_of(bare_project, None, leaky))
         assert found.verdict in (Verdict.FAILED, Verdict.WARNED)
         assert repr(name) in found.summary
         assert found.value > 0.99
@@ -178,13 +200,13 @@ def test_a_column_that_knows_the_answer_is_named(bare_project, pair):
 def test_names_do_not_know_the_answer_by_heart(bare_project, pair):
     """A column in which every row has a value of its own predicts nothing."""
     test = pair[1].assign(name=[f"person {one}" for one in range(600)])
-    assert tables.leakage(subject_of(bare_project, None, test)).verdict is Verdict.PASSED
+    assert leakage.leakage(subject_of(bare_project, None, test)).verdict is Verdict.PASSED
 
 
 def test_one_class_leaves_leakage_undecided(bare_project, pair):
     """With one class there is nothing to predict, which is not a pass."""
     subject = subject_of(bare_project, None, pair[1].assign(y=1))
-    found = tables.leakage(subject)
+    found = leakage.leakage(subject)
     assert found.verdict is Verdict.INCONCLUSIVE
 
 
@@ -192,7 +214,7 @@ def test_a_regression_leaks_by_rank(bare_project, pair):
     """For a regression a column that orders the rows like the target is named."""
     test = pair[1].assign(y=pair[1]["a"] ** 3)
     app = bare_project.base.replace('input = "table"', 'input = "table"\ntask = "regression"')
-    found = tables.leakage(subject_of(bare_project, None, test, app=app))
+    found = leakage.leakage(subject_of(bare_project, None, test, app=app))
     assert "'a' (rank correlation 1.000)" in found.summary
 
 
@@ -213,17 +235,17 @@ def test_adult_has_its_known_defects(bare_project, shared_data):
     found = tables.schema(subject)
     assert found.verdict is Verdict.FAILED
     assert "'<=50K.'" in found.summary
-    repeats = {
-        one.group: round(one.value * one.n) for one in tables.duplicates(subject).measurements
+    counted = {
+        one.group: round(one.value * one.n) for one in repeats.duplicates(subject).measurements
     }
-    assert repeats == {"[data] test": 5, "[data] train": 24}
+    assert counted == {"[data] test": 5, "[data] train": 24}
     gaps = {
         part: int(frame.isna().any(axis=1).sum())
         for part, frame in (("train", subject.train), ("test", subject.test))
     }
     assert gaps == {"train": 2399, "test": 1221}
     assert tables.missing(subject).verdict is Verdict.PASSED
-    assert tables.leakage(subject).verdict is Verdict.PASSED
+    assert leakage.leakage(subject).verdict is Verdict.PASSED
 
 
 def test_the_taxi_surcharge_that_appeared_is_named(bare_project, shared_data):
