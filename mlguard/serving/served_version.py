@@ -25,6 +25,7 @@ from mlguard.models.thresholds import GroupThresholds
 from mlguard.serving.admission import Waiting
 from mlguard.serving.answers import SLO_MISSED, UNUSUAL_ROW, Answer, as_output
 from mlguard.serving.batching import AdaptiveBatcher
+from mlguard.serving.inprocess import InProcessReplica
 from mlguard.serving.inputs import PredictRequest, RowReader
 from mlguard.serving.recorder import LogTarget
 from mlguard.serving.replica import BatchAnswer, ModelSpec, Replica
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
     from mlguard.config import AppSettings
     from mlguard.serving.engine import AppEngine
 
+#: What runs beside the event loop: it holds numbers, and nobody's code.
+RUN_NO_CODE = frozenset({"linear", "onnx"})
 #: A process is stuck after this many SLOs, but not before a second.
 _STUCK_SLOS = 10
 #: Event loops keep time in whole milliseconds: what is due within one is due.
@@ -91,7 +94,7 @@ class ServedVersion:
         )
         self._check = RowCheck(self.schema.input, self.schema.features)
         self.reconfigure(app.settings)
-        self.replica: Replica = self._in_own_process(app.settings)
+        self.replica: Replica = self._made(app.settings)
 
     async def start(self) -> None:
         """Load and warm the model.
@@ -103,21 +106,19 @@ class ServedVersion:
         """
         await self.replica.start()
 
-    def _in_own_process(self, settings: AppSettings) -> Replica:
+    def _made(self, settings: AppSettings) -> Replica:
         model = settings.model
-        return ReplicaPool(
-            ModelSpec(
-                manifest=self.spec.manifest,
-                model_path=self.spec.model_path,
-                memory_mib=model.memory_mib,
-                wall_limit_s=model.wall_limit_s,
-                load_timeout_s=settings.rollout.load_timeout,
-                stuck_s=max(1.0, _STUCK_SLOS * self.batcher.slo_s),
-            ),
-            size=model.replicas,
-            on_free=self.pump,
-            on_restart=self._restarted,
+        spec = ModelSpec(
+            manifest=self.spec.manifest,
+            model_path=self.spec.model_path,
+            memory_mib=model.memory_mib,
+            wall_limit_s=model.wall_limit_s,
+            load_timeout_s=settings.rollout.load_timeout,
+            stuck_s=max(1.0, _STUCK_SLOS * self.batcher.slo_s),
         )
+        if self.spec.manifest.get("runtime", "original") in RUN_NO_CODE:
+            return InProcessReplica(spec, name=self.spec.name, on_free=self.pump)
+        return ReplicaPool(spec, size=model.replicas, on_free=self.pump, on_restart=self._restarted)
 
     def reconfigure(self, settings: AppSettings) -> None:
         """Put other settings in force; limits of processes hold from the next load on."""
