@@ -92,7 +92,8 @@ class RegistryTable(Table):
     )
     artifacts: str = Field(
         ".mlguard/artifacts",
-        description="Folder that holds the versions' bytes, or a file:// URL of one.",
+        description="Folder that holds the versions' bytes, or a URL that fsspec knows, such as "
+        "`s3://bucket/prefix` (`pip install mlguard[s3]`).",
     )
 
 

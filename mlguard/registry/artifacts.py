@@ -1,134 +1,15 @@
-"""Immutable bytes, named by their SHA-256.
-
-Writing is temp file, fsync, rename, fsync of the folder, and only then may a row name it: a
-crash leaves no half of a blob, at most one that nobody names (collected after a day).  The name
-is computed from the bytes on their way into the temp file, so that whatever happens to the
-source meanwhile, and whoever stores the same bytes at the same time, a name never stands for
-other bytes and good ones are never taken away again.
+"""Immutable bytes, named by their SHA-256: the face of whatever store they lie in.
 
 Reading computes the digest again every time: what is handed out is what was registered, or
 :class:`~mlguard.errors.IntegrityError`.
-
-The store is a folder.  What any other kind of store needs to offer is :class:`Blobs`.
 """
 
 from __future__ import annotations
 
-import hashlib
-import os
-import tempfile
 from pathlib import Path
-from typing import BinaryIO, Protocol
 
-from mlguard.errors import ConfigError, IntegrityError, RegistryError
-
-_CHUNK = 1 << 20
-
-
-class Blobs(Protocol):
-    """Where the bytes lie."""
-
-    def put(self, source: BinaryIO) -> str:
-        """Store a stream, durably and at once, under the SHA-256 of what it gave; return that."""
-
-    def path(self, name: str) -> Path | None:
-        """Return a local file with the bytes of a name; None where there is none."""
-
-    def delete(self, name: str) -> bool:
-        """Remove a name; return whether it was there."""
-
-    def names(self) -> list[str]:
-        """Return every stored name, sorted."""
-
-
-class Folder:
-    """Blobs in a local folder: ``ab/abcdef…``, read-only, beside a folder for temporary files.
-
-    Parameters
-    ----------
-    root : Path
-        Made when the first blob is stored.
-    """
-
-    def __init__(self, root: Path) -> None:
-        self.root = root
-
-    def _place(self, name: str) -> Path:
-        return self.root / name[:2] / name
-
-    def put(self, source: BinaryIO) -> str:
-        """Store a stream, durably and at once, under the SHA-256 of what it gave; return that."""
-        try:
-            self.root.mkdir(parents=True, exist_ok=True)
-            descriptor, temporary = tempfile.mkstemp(dir=self.root, prefix=".incoming-")
-            try:
-                with os.fdopen(descriptor, "wb") as target:
-                    name = _copied(source, target)
-                    os.fchmod(target.fileno(), 0o444)
-                    target.flush()
-                    os.fsync(target.fileno())
-                place = self._place(name)
-                fresh = not place.parent.is_dir()
-                place.parent.mkdir(parents=True, exist_ok=True)
-                Path(temporary).replace(place)
-            except BaseException:
-                Path(temporary).unlink(missing_ok=True)
-                raise
-            _sync_folder(place.parent)
-            if fresh:
-                _sync_folder(self.root)
-        except OSError as error:
-            raise RegistryError(
-                f"cannot store an artifact in {self.root}: {error}",
-                hint="the folder must be writable and have free space; nothing was registered",
-            ) from error
-        return name
-
-    def path(self, name: str) -> Path | None:
-        """Return the file of a name; None where there is none."""
-        place = self._place(name)
-        return place if place.is_file() else None
-
-    def delete(self, name: str) -> bool:
-        """Remove a name; return whether it was there."""
-        try:
-            self._place(name).unlink()
-        except FileNotFoundError:
-            return False
-        return True
-
-    def names(self) -> list[str]:
-        """Return every stored name, sorted."""
-        return sorted(path.name for path in self.root.glob("[0-9a-f][0-9a-f]/*"))
-
-
-def _copied(source: BinaryIO, target: BinaryIO) -> str:
-    """Copy a stream to its end; return the SHA-256 of what was copied, hex."""
-    found = hashlib.sha256()
-    while chunk := source.read(_CHUNK):
-        found.update(chunk)
-        target.write(chunk)
-    return found.hexdigest()
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def digest_of(path: Path) -> str:
-    """Return the SHA-256 of a file's bytes, hex.
-
-    Raises
-    ------
-    OSError
-        If it cannot be read.
-    """
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+from mlguard.errors import IntegrityError, RegistryError
+from mlguard.registry.blobs import Blobs, Folder, digest_of
 
 
 class ArtifactStore:
@@ -137,18 +18,28 @@ class ArtifactStore:
     Parameters
     ----------
     url : str
-        A folder, or ``file://`` and a folder.
+        A folder, ``file://`` and a folder, or a URL that fsspec knows, e.g.
+        ``s3://bucket/prefix``.
+    cache : Path, optional
+        Where copies of remote bytes are kept; needed for URLs of other machines.
+
+    Raises
+    ------
+    ConfigError
+        If nothing is installed that can read the URL.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, cache: Path | None = None) -> None:
         scheme, separator, rest = url.partition("://")
-        if separator and scheme != "file":
-            raise ConfigError(
-                f"[registry] artifacts = {url!r}: {scheme} is not supported",
-                hint="write a folder",
-            )
         self.url = url
-        self.blobs: Blobs = Folder(Path(rest if separator else url))
+        self.blobs: Blobs
+        if separator and scheme != "file":
+            # Imported here: most projects keep their artifacts in a folder.
+            from mlguard.registry.bucket import Bucket
+
+            self.blobs = Bucket(url, cache or Path(".mlguard/cache/artifacts").resolve())
+        else:
+            self.blobs = Folder(Path(rest if separator else url))
 
     def put(self, path: Path | str) -> str:
         """Store a file's bytes.
@@ -169,15 +60,10 @@ class ArtifactStore:
         RegistryError
             If the file cannot be read or the bytes cannot be stored.
         """
-        source = Path(path)
         try:
-            name = digest_of(source)
-            if self._intact(name):
-                return name
-            with source.open("rb") as stream:
-                return self.blobs.put(stream)
+            return self.blobs.put(Path(path))
         except OSError as error:
-            raise RegistryError(f"cannot read {source}: {error}") from error
+            raise RegistryError(f"cannot read {path}: {error}") from error
 
     def get(self, sha256: str) -> Path:
         """Return a local file that holds exactly the bytes of a digest.
@@ -186,11 +72,14 @@ class ArtifactStore:
         ------
         IntegrityError
             If they are missing, or are not these bytes any more.
+        RegistryError
+            If the store cannot be reached: nothing is known of the bytes then.
         """
         place = self.blobs.path(sha256)
         if place is None:
+            what = "has changed" if self.blobs.exists(sha256) else "is missing"
             raise IntegrityError(
-                f"artifact {sha256[:12]} is missing from {self.url}",
+                f"artifact {sha256[:12]} {what} in {self.url}",
                 hint="put the same file back by deploying it again",
                 sha256=sha256,
             )
@@ -209,12 +98,12 @@ class ArtifactStore:
 
     def exists(self, sha256: str) -> bool:
         """Return whether bytes are stored under a digest, without reading them."""
-        return self.blobs.path(sha256) is not None
+        return self.blobs.exists(sha256)
+
+    def intact(self, sha256: str) -> bool:
+        """Return whether the store itself holds exactly the bytes of a digest; reads them all."""
+        return self.blobs.intact(sha256)
 
     def delete(self, sha256: str) -> bool:
         """Remove the bytes of a digest; return whether they were there."""
         return self.blobs.delete(sha256)
-
-    def _intact(self, sha256: str) -> bool:
-        place = self.blobs.path(sha256)
-        return place is not None and digest_of(place) == sha256

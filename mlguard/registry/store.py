@@ -97,7 +97,7 @@ class Registry(Stepping, Rollback, Reconcile, Observations):
         )
         registry = cls(
             database,
-            ArtifactStore(project.artifacts_url),
+            ArtifactStore(project.artifacts_url, project.state_dir / "cache" / "artifacts"),
             outbox,
             facts={
                 "project": project.project.name,

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from mlguard.errors import ConfigError, IntegrityError, RegistryError
-from mlguard.registry import ArtifactStore
+from mlguard.registry import ArtifactStore, blobs
 
 
 @pytest.fixture
@@ -29,10 +29,10 @@ def test_bytes_are_stored_under_their_digest_and_read_back(store, model):
     assert name == hashlib.sha256(model.read_bytes()).hexdigest()
     assert store.exists(name)
     assert store.get(name).read_bytes() == model.read_bytes()
-    before = store.get(name).stat().st_mtime_ns
+    before = store.get(name).stat().st_ino
     assert store.put(model) == name
-    assert store.get(name).stat().st_mtime_ns == before
-    assert store.blobs.names() == [name]
+    assert store.get(name).stat().st_ino == before
+    assert [one.name for one in store.blobs.stored()] == [name]
     assert not os.access(store.get(name), os.W_OK) or os.getuid() == 0
 
 
@@ -90,24 +90,25 @@ def test_nothing_but_the_blob_is_left(store, model):
 
 
 def test_urls(tmp_path, model):
-    """file:// is a folder; anything else says what is supported."""
+    """file:// is a folder; what nobody can read says what to install."""
     store = ArtifactStore(f"file://{tmp_path}/a")
     assert store.get(store.put(model)).is_relative_to(tmp_path / "a")
-    with pytest.raises(ConfigError, match="s3 is not supported"):
-        ArtifactStore("s3://bucket/prefix")
+    with pytest.raises(ConfigError, match="nosuch") as caught:
+        ArtifactStore("nosuch://bucket/prefix", tmp_path)
+    assert "mlguard[s3]" in caught.value.hint
 
 
-def test_a_file_that_is_rewritten_meanwhile_harms_no_bytes(store, model):
+def test_a_file_that_is_rewritten_meanwhile_harms_no_bytes(store, model, monkeypatch):
     """Whoever stores a file that changes under it stores what it read, under its own digest."""
     good = store.put(model)
     rewritten = model.read_bytes() * 2
-    original = store.blobs.put
+    copied = blobs._copied
 
-    def put_late(source):
+    def copied_late(source, target):
         model.write_bytes(rewritten)
-        return original(source)
+        return copied(source, target)
 
-    store.blobs.put = put_late
+    monkeypatch.setattr(blobs, "_copied", copied_late)
     store.delete(good)
     name = store.put(model)
     assert name == hashlib.sha256(rewritten).hexdigest()

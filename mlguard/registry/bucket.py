@@ -1,0 +1,215 @@
+"""Immutable bytes in a bucket: S3, or anything else that fsspec has a file system for.
+
+What a folder gives for nothing has to be earned here:
+
+* A name is written only where there is none (``If-None-Match: *``), where the store knows that;
+  else twice the same bytes are written, which harms nobody.
+* Every byte that comes back is hashed on its way into a local copy; a body that was cut off, a
+  stale or a wrong one is never handed out, but asked for again.  The copy is hashed again
+  whenever it is used, and fetched anew where the disk has spoiled it.
+* What is asked for is asked for by name.  Listing, which some stores answer late, is left to
+  ``registry gc``.
+* A store that is slow or says 503 is asked again a few times; then it is an outage
+  (:class:`~mlguard.errors.RegistryError`), which is not the same as missing bytes
+  (:class:`~mlguard.errors.IntegrityError`): only those make a version BROKEN.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+import time
+from collections.abc import Callable
+from datetime import datetime
+from pathlib import Path
+from typing import Any, TypeVar
+
+from mlguard.errors import ConfigError, RegistryError
+from mlguard.registry.blobs import Stored, digest_of, place_of, private_copy
+
+#: How often a request is made before it is an outage, and seconds before the second one.
+TRIES = 5
+FIRST_PAUSE_S = 0.2
+#: Options by protocol: a store that hangs must not hang whoever waits for it.
+OPTIONS: dict[str, dict[str, Any]] = {
+    "s3": {
+        "config_kwargs": {
+            "connect_timeout": 5,
+            "read_timeout": 20,
+            # One loop of retries, ours: three inside one another multiply.
+            "retries": {"total_max_attempts": 1},
+        }
+    }
+}
+
+_Result = TypeVar("_Result")
+
+
+class Bucket:
+    """Blobs under a URL, with a local folder of verified copies.
+
+    Parameters
+    ----------
+    url : str
+        E.g. ``s3://bucket/prefix``.  Credentials and endpoint are found as the store's own tools
+        find them (``AWS_PROFILE``, ``AWS_ENDPOINT_URL``, …).
+    cache : Path
+        Folder for the copies; made when it is needed.
+
+    Raises
+    ------
+    ConfigError
+        If no file system is installed for the URL.
+    """
+
+    def __init__(self, url: str, cache: Path) -> None:
+        # Imported here: a folder of artifacts needs none of it.
+        from fsspec.core import url_to_fs
+        from fsspec.utils import get_protocol
+
+        self.url = url
+        self.cache = cache
+        options = OPTIONS.get(get_protocol(url), {})
+        try:
+            self._files, root = url_to_fs(
+                url, use_listings_cache=False, skip_instance_cache=True, **options
+            )
+        except (ImportError, ValueError) as error:
+            raise ConfigError(
+                f"[registry] artifacts = {url!r}: {error}",
+                hint='pip install "mlguard[s3]" for s3://; other stores need their fsspec package',
+            ) from error
+        if hasattr(self._files, "retries"):
+            self._files.retries = 1
+        self._root = str(root).rstrip("/")
+
+    def _key(self, name: str) -> str:
+        return f"{self._root}/{name[:2]}/{name}"
+
+    def _tried(self, what: str, ask: Callable[[], _Result]) -> _Result:
+        """Ask a few times; missing and existing files are answers, everything else may pass."""
+        said: Exception | None = None
+        for attempt in range(TRIES):
+            if attempt:
+                time.sleep(FIRST_PAUSE_S * 2 ** (attempt - 1))
+            try:
+                return ask()
+            except (FileNotFoundError, FileExistsError):
+                raise
+            # Each store's client has errors of its own, and most of them pass.
+            except Exception as error:  # noqa: BLE001
+                said = error
+                if isinstance(error, PermissionError):
+                    break
+        raise RegistryError(
+            f"the artifact store {self.url} failed to {what}: {said or 'no answer'}",
+            hint="check that it is reachable and that the credentials may read and write it",
+        ) from said
+
+    def put(self, source: Path) -> str:
+        """Store a file's bytes under their SHA-256, where they are not yet; return that."""
+        with private_copy(source, self.cache) as (copy, name):
+            try:
+                self._tried("store", lambda: self._write(copy, name, mode="create"))
+            except FileExistsError:
+                # Somebody stored it before: is it what its name says?
+                if self._download(name) is None:
+                    self._tried("store", lambda: self._write(copy, name, mode="overwrite"))
+            self._keep(copy, name)
+        return name
+
+    def _write(self, copy: Path, name: str, *, mode: str) -> None:
+        key = self._key(name)
+        try:
+            self._files.put_file(str(copy), key, mode=mode)
+        except FileNotFoundError:
+            # Stores with folders want theirs to be made.
+            self._files.makedirs(key.rpartition("/")[0], exist_ok=True)
+            self._files.put_file(str(copy), key, mode=mode)
+        except NotImplementedError:
+            self._files.put_file(str(copy), key)
+
+    def path(self, name: str) -> Path | None:
+        """Return a verified local copy of a name's bytes; None where the store has none."""
+        local = place_of(self.cache, name)
+        if local.is_file() and digest_of(local) == name:
+            return local
+        return self._download(name)
+
+    def _download(self, name: str) -> Path | None:
+        """Fetch a name's bytes into the cache; None where they are missing or others.
+
+        A body with another digest is asked for again, like one that broke off: what passes is
+        trouble on the way, what stays is trouble in the store.
+        """
+        self.cache.mkdir(parents=True, exist_ok=True)
+        descriptor, temporary = tempfile.mkstemp(dir=self.cache, prefix=".incoming-")
+        os.close(descriptor)
+        incoming = Path(temporary)
+
+        def fetch() -> None:
+            self._files.get_file(self._key(name), str(incoming))
+
+        try:
+            for _ in range(TRIES):
+                try:
+                    self._tried("read", fetch)
+                except FileNotFoundError:
+                    return None
+                if digest_of(incoming) == name:
+                    return self._keep(incoming, name)
+            return None
+        finally:
+            incoming.unlink(missing_ok=True)
+
+    def _keep(self, incoming: Path, name: str) -> Path:
+        local = place_of(self.cache, name)
+        local.parent.mkdir(parents=True, exist_ok=True)
+        incoming.chmod(0o444)
+        incoming.replace(local)
+        return local
+
+    def exists(self, name: str) -> bool:
+        """Return whether the store has something under a name; nothing is read."""
+        return bool(self._tried("look", lambda: self._files.exists(self._key(name))))
+
+    def intact(self, name: str) -> bool:
+        """Return whether the store itself holds exactly the bytes of a name; reads all of them."""
+        return self._download(name) is not None
+
+    def delete(self, name: str) -> bool:
+        """Remove a name, its copy too; return whether the store had it."""
+        place_of(self.cache, name).unlink(missing_ok=True)
+        if not self.exists(name):
+            return False
+        self._tried("delete", lambda: self._files.rm_file(self._key(name)))
+        return True
+
+    def stored(self) -> list[Stored]:
+        """Return every stored name with its age, sorted.  Lists the bucket: not for a hot path."""
+
+        def look() -> dict[str, dict[str, Any]]:
+            try:
+                found: dict[str, dict[str, Any]] = self._files.find(self._root, detail=True)
+            except FileNotFoundError:
+                return {}
+            return found
+
+        names = []
+        for key, info in self._tried("list", look).items():
+            name = key.rpartition("/")[2]
+            if len(name) == hashlib.sha256().digest_size * 2:
+                names.append(Stored(name, int(info.get("size") or 0), _modified(info)))
+        return sorted(names)
+
+
+def _modified(info: dict[str, Any]) -> float | None:
+    """Return when a file was written, in seconds since the epoch; each store names it otherwise."""
+    for key in ("LastModified", "mtime", "created", "last_modified"):
+        found: Any = info.get(key)
+        if isinstance(found, int | float):
+            return float(found)
+        if isinstance(found, datetime):
+            return found.timestamp()
+    return None
