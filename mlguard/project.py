@@ -29,9 +29,11 @@ from mlguard.config import (
     parse_duration,
 )
 from mlguard.errors import ConfigError, NotFoundError, RefusedError, UsageError
+from mlguard.models.bundle import serving_sha256
 
 if TYPE_CHECKING:
     from mlguard.deploy.backtest import Backtested
+    from mlguard.deploy.calibrate_figures import Calibrated
     from mlguard.deploy.fairness import Examined
     from mlguard.deploy.history import History
     from mlguard.deploy.mitigation import Method
@@ -357,7 +359,7 @@ class Project:
             return self.block(name, reason=reason, dry_run=dry_run)
         before = self._seen(name)
         target = self._rollback_target(name, to)
-        self.registry.artifacts.get(target.manifest["model_sha256"])  # its digest is checked here
+        self.registry.artifacts.get(serving_sha256(target.manifest))  # its digest is checked here
         serving = before.active.name if before.active else "the default output"
         if dry_run:
             return self._outcome(
@@ -816,6 +818,37 @@ class Project:
                 plot=plot,
                 progress=progress,
             )
+
+    def calibrate(
+        self, name: str, *, model: Any = None, progress: Progress = _silent
+    ) -> Calibrated:
+        """Measure how often the monitors cry wolf on the app's own history, and what they see.
+
+        Parameters
+        ----------
+        name : str
+            The app.
+        model : path-like or scikit-learn estimator, optional
+            A model whose history is ``[data] test``; default the active version and what it
+            answered, else ``[model] path``.
+        progress : callable, optional
+            Told in one line what is going on.
+
+        Raises
+        ------
+        MlguardError
+            If the data cannot be read or the model does not run.
+        """
+        from mlguard.deploy.calibrate_history import calibrate
+
+        settings = self.app(name)
+        if model is None and self.registry.app(name).active is None:
+            self.train_missing(name, progress=progress)
+        with contextlib.ExitStack() as stack:
+            file = None
+            if model is not None:
+                file = stack.enter_context(self._model_file(settings, model))
+            return calibrate(self.settings, settings, self.registry, model=file, progress=progress)
 
     def replay(
         self,

@@ -70,3 +70,29 @@ def backtest(
             )
         run.say([*(f"  {line}".rstrip() for line in done.lines), f"  next: {done.next_step}"])
         run.document(done.to_json())
+
+
+@app.command()
+def calibrate(
+    name: options.App,
+    model: Annotated[
+        Path | None,
+        typer.Option(
+            "--model", metavar="FILE", help="[default: the active version, else [model] path]"
+        ),
+    ] = None,
+    project: options.ProjectDir = None,
+    json: options.Json = False,
+    quiet: options.Quiet = False,
+    no_color: options.NoColor = False,
+) -> None:
+    """Measure on the app's own history how often its monitors cry wolf and what they can see.
+
+    History is the prediction log's labelled rows, else [data] test. It is drawn from again and
+    again, with and without a drift; seeds are fixed.
+    """
+    with session("calibrate", project=project, json=json, quiet=quiet, no_color=no_color) as run:
+        with run.steps(f"calibrating {name}") as steps:
+            done = run.project.calibrate(name, model=model, progress=steps)
+        run.say([*(f"  {line}".rstrip() for line in done.lines), f"  next: {done.next_step}"])
+        run.document(done.to_json())

@@ -20,11 +20,10 @@ from mlguard.deploy.backtest_story import picture, story
 from mlguard.deploy.outcome import SCHEMA_VERSION
 from mlguard.deploy.rehearsal import Heard, Rehearsal, untimed, with_window
 from mlguard.errors import UsageError
-from mlguard.monitors.concept_drift import CORRELATION_N
 from mlguard.monitors.losses import class_name, reference_scale, row_losses
 from mlguard.policy import Level
 from mlguard.results import strict
-from mlguard.stats.run_length import block_needed, kept_run_length
+from mlguard.stats.run_length import block_needed, kept_run_length, proven_correlation
 from mlguard.stats.sequential import lag1_correlation
 from mlguard.wording import moment, rfc3339
 
@@ -181,7 +180,7 @@ def backtest(
     """
     if plot is not None and plot.suffix.lower() != ".png":
         raise UsageError(f"--plot {plot}: pictures are PNG", hint="name it something.png")
-    name, file, manifest = _model(settings, registry, model)
+    name, file, manifest = model_of(settings, registry, model)
     progress(f"asking {name}")
     found = answered(project, settings, data, model=file, name=name, manifest=manifest, start=start)
     total = found.first + len(found.rows)
@@ -216,7 +215,7 @@ def backtest(
     return replace(done, plot=plot)
 
 
-def _model(
+def model_of(
     settings: AppSettings, registry: Registry, model: Path | None
 ) -> tuple[str, Path, Mapping[str, Any] | None]:
     """Return how the model is called, its file, and a registered version's manifest."""
@@ -260,14 +259,12 @@ def _summary(
         "false_alarm_promise": promised,
     }
     if promised:
-        enough = summary["correlation_rows"] >= CORRELATION_N and rho > 0
+        proven = proven_correlation(rho, summary["correlation_rows"])
         summary |= {
             "average_run_length": table.average_run_length,
             "block": table.block,
-            "kept_run_length": kept_run_length(
-                table.average_run_length, rho if enough else 0.0, block=table.block
-            ),
-            "block_needed": block_needed(table.average_run_length, rho if enough else 0.0),
+            "kept_run_length": kept_run_length(table.average_run_length, proven, block=table.block),
+            "block_needed": block_needed(table.average_run_length, proven),
         }
     return summary
 

@@ -39,9 +39,11 @@ def story(
         f"{summary['first_row']}, {count(summary['labels'])} labels; reference of "
         f"{count(summary['reference_rows'])} rows, loss {number(summary['reference_loss'])}."
     )
-    told = f"Loss on these rows {number(summary['loss'])}"
+    told = f"Loss on these rows {number(summary['loss'], places=4)}"
     if summary["no_change_loss"] is not None:
-        told += f"; always repeating the last label loses {number(summary['no_change_loss'])}"
+        told += (
+            f"; always repeating the last label loses {number(summary['no_change_loss'], places=4)}"
+        )
     lines += _wrapped(f"{told}.")
     lines += _wrapped(_promise(summary))
     if not timed:

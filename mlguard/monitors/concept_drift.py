@@ -38,7 +38,7 @@ from mlguard.monitors.river_detectors import RiverDetector, estimate_shift
 from mlguard.monitors.window import WindowData
 from mlguard.results import MonitorResult, Verdict, Window
 from mlguard.stats.means import mean_interval
-from mlguard.stats.run_length import kept_run_length
+from mlguard.stats.run_length import LEAST_N, kept_run_length, proven_correlation
 from mlguard.stats.sequential import ChangePoint, EDetector, estimate_change, lag1_correlation
 from mlguard.wording import estimate, moment, number
 
@@ -46,15 +46,11 @@ from mlguard.wording import estimate, moment, number
 N_MIN = 20
 #: The latest labels are kept, so that an alarm can say when it began and on which rows.
 RECENT = 512
-#: Labels below which nothing is said of how errors follow each other.
-CORRELATION_N = 200
 #: Where at least so many sources are usual, one may not send more than this share of a window.
 USUAL_SOURCES, LARGEST_SHARE = 5, 0.25
 #: Sources told apart; what comes from further ones is counted under one name.
 MOST_SOURCES = 50
 
-#: Standard deviations by which a correlation must stand out to shrink the promise.
-_CHANCE = 3.0
 _RECENT = ("query_id", "seq", "time", "loss", "source")
 _ID = "concept_drift.loss"
 
@@ -244,6 +240,7 @@ class ConceptDrift:
             },
             "delay_labels": len(losses) - index,
             "lag1_correlation": _rounded(lag1_correlation(before)),
+            "correlation_n": len(before),
             "seq": self._recent["seq"][-len(losses) :][index],
         }
 
@@ -404,7 +401,9 @@ class ConceptDrift:
     def _kept(self, rho: float | None) -> float:
         """Return the promise of the app that is left at a correlation."""
         of_one = own_run_length(self.average_run_length, self.app)
-        kept = kept_run_length(of_one, rho or 0.0, block=self.settings.block)
+        n = len(self._recent["loss"]) if self._alarm is None else self._alarm["correlation_n"]
+        proven = proven_correlation(rho or 0.0, n)
+        kept = kept_run_length(of_one, proven, block=self.settings.block)
         return self.average_run_length * kept / of_one
 
     def _details(self) -> dict[str, Any]:
@@ -413,8 +412,8 @@ class ConceptDrift:
             rho = None
             if self._alarm is not None:
                 rho = self._alarm["lag1_correlation"]
-            elif len(self._recent["loss"]) >= CORRELATION_N:
-                rho = _proven(lag1_correlation(self._recent["loss"]), len(self._recent["loss"]))
+            elif len(self._recent["loss"]) >= LEAST_N:
+                rho = _rounded(lag1_correlation(self._recent["loss"]))
             found |= {
                 "average_run_length": self.average_run_length,
                 "block": self.settings.block,
@@ -544,12 +543,6 @@ class ConceptDrift:
 
 def _rounded(rho: float) -> float | None:
     return None if np.isnan(rho) else round(rho, 3)
-
-
-def _proven(rho: float, n: int) -> float | None:
-    """Return a correlation, 0 where independent losses would show as much by chance."""
-    # Of independent losses the estimate is about normal with this standard deviation.
-    return 0.0 if rho < _CHANCE / np.sqrt(n) else _rounded(rho)
 
 
 def _at(times: Sequence[float], change: ChangePoint | None, which: str, index: int) -> float:

@@ -30,6 +30,10 @@ _KEPT = np.array(
         [1.0, 0.481, 0.161, 0.048, 0.022, 0.006, 0.002, 0.001],
     ]
 )
+#: Losses below which nothing is said of how they follow each other.
+LEAST_N = 200
+#: Standard deviations by which a correlation must stand out.
+CHANCE = 3.0
 #: Block lengths that are proposed.
 BLOCKS = (2, 5, 10, 25, 50, 100, 200, 500)
 #: Share of the promise that a proposed block keeps, at least.
@@ -81,6 +85,27 @@ def kept_run_length(average_run_length: float, rho: float, *, block: int = 1) ->
         slope = (shares[high] - shares[low]) / (_LOG_A[high] - _LOG_A[low])
         share = shares[low] + slope * (place - _LOG_A[low])
     return float(max(1.0, average_run_length * 10.0 ** min(float(share), 0.0)))
+
+
+def proven_correlation(rho: float, n: int) -> float:
+    """Return a lag-1 correlation, 0 where independent losses would show as much by chance.
+
+    Parameters
+    ----------
+    rho : float
+        Estimated from ``n`` losses; NaN counts as 0.
+    n : int
+        Losses behind it; below 200 nothing is proven.
+
+    Examples
+    --------
+    >>> proven_correlation(0.05, 1000), proven_correlation(0.5, 1000)
+    (0.0, 0.5)
+    """
+    # Of independent losses the estimate is about normal with standard deviation 1 / sqrt(n).
+    if n < LEAST_N or not rho > CHANCE / math.sqrt(n):
+        return 0.0
+    return rho
 
 
 def block_correlation(rho: float, block: int) -> float:
