@@ -26,11 +26,12 @@ from mlguard.config import AppSettings, ProjectSettings
 from mlguard.data.frames import file_digest
 from mlguard.deploy.candidate import Candidate, inspect_candidate
 from mlguard.deploy.fingerprints import data_digest, policy_digest
+from mlguard.deploy.following import Ending, Follower, refuse_other_inputs
 from mlguard.deploy.outcome import Outcome
 from mlguard.deploy.training import Progress
 from mlguard.errors import ConflictError, ModelRunError, PendingError, RefusedError
 from mlguard.models.bundle import Manifest
-from mlguard.registry import AppState, Evidence, Operation, Registry, State, Version
+from mlguard.registry import AppState, Evidence, Mode, Operation, Registry, State, Version
 from mlguard.results import GateDecision, Verdict
 from mlguard.version import VERSION
 from mlguard.wording import duration, rfc3339
@@ -116,8 +117,9 @@ class Rollout:
         Returns
         -------
         Outcome
-            Exit code 0 where the version is active (or was already), 1 where the gate refused
-            it, 5 where the gate could not decide.
+            Exit code 0 where the version is active (or was already), 1 where the gate or a step
+            refused it, 5 where one could not decide or approval is missing, 6 where it answered
+            callers and was taken out again.
 
         Raises
         ------
@@ -136,6 +138,8 @@ class Rollout:
         decision, evidence, reused = self._judge(request, candidate, version)
         if not decision.allowed:
             return self._refused(version, decision, reused=reused)
+        if version.state is not State.STANDBY and self._needs_approval(evidence):
+            return self._awaits_approval(version, decision, reused=reused)
         operation = self.registry.begin(
             self.app,
             version.id,
@@ -144,10 +148,18 @@ class Rollout:
             resolves=request.resolves,
             policy_digest=evidence.policy_digest,
             evidence_max_age=self.settings.rollout.evidence_max_age,
+            steps=self._steps(version),
         )
         before = self.registry.app(self.app).active
         self._stage(operation, version)
-        after = self._promote(operation, request.message or "deployed")
+        reason = request.message or "deployed"
+        if operation.steps:
+            ending = self._follow(operation, version, reason)
+            if ending is not None:
+                return self._not_promoted(version, before, decision, ending, reused=reused)
+            after = self.registry.app(self.app)
+        else:
+            after = self._promote(operation, reason)
         self._wait_until_served(after)
         if request.wait:
             after = self._wait_until_confirmed(version)
@@ -261,8 +273,13 @@ class Rollout:
         # back to.
         if version.state is not State.STANDBY:
             target = _state_after_gate(decision)
+            if target is State.PASSED and self._needs_approval(fresh):
+                target = State.HELD
             self.registry.mark(version.id, target, reason=decision.because, evidence_id=fresh.id)
         return decision, fresh, reused
+
+    def _needs_approval(self, evidence: Evidence) -> bool:
+        return self.settings.approve.required and "approved_by" not in evidence.decision
 
     def _fresh_evidence(self, candidate: Candidate) -> Evidence | None:
         """Return evidence that still holds: same bytes, data, policy and code, not too old."""
@@ -346,6 +363,29 @@ class Rollout:
             # Something was forbidden meanwhile (a hold, a waiver that ended): unload it.
             self.registry.abort(operation, "the promotion was refused")
             raise
+
+    def _steps(self, version: Version) -> list[str | float]:
+        """Return the steps that there is anybody to take them beside, and on."""
+        steps: list[str | float] = list(self.settings.rollout.steps)
+        state = self.registry.app(self.app)
+        if not steps or state.active is None or state.mode is not Mode.SERVE:
+            return []
+        if not self.registry.live_servers():
+            self.progress("no server is running, so there are no callers to try it on")
+            return []
+        refuse_other_inputs(version, state.active)
+        return steps
+
+    def _follow(self, operation: Operation, version: Version, reason: str) -> Ending | None:
+        return Follower(
+            registry=self.registry,
+            rules=self.settings.rollout,
+            operation=operation,
+            version=version,
+            progress=self.progress,
+            clock=self.clock,
+            sleep=self.sleep,
+        ).follow(reason)
 
     def _load_everywhere(self, operation: Operation, version: Version) -> None:
         timeout = self.settings.rollout.load_timeout
@@ -451,6 +491,45 @@ class Rollout:
             to=version.name,
             lines=tuple(lines),
             next_step=next_step,
+        )
+
+    def _not_promoted(
+        self,
+        version: Version,
+        before: Version | None,
+        decision: GateDecision,
+        ending: Ending,
+        *,
+        reused: bool,
+    ) -> Outcome:
+        serving = "" if before is None else f"{before.name} answers everybody."
+        next_step = f"mlguard history {self.app}"
+        if ending.incident is not None:
+            next_step = f"mlguard deploy {self.app} --resolves {ending.incident}"
+        return self._outcome(
+            self.registry.app(self.app),
+            decision=decision,
+            reused_evidence=reused,
+            changed=True,
+            exit_code=ending.exit_code,
+            incident=ending.incident,
+            lines=(f"{version.name} was not promoted: {ending.because}.", serving),
+            next_step=next_step,
+        )
+
+    def _awaits_approval(
+        self, version: Version, decision: GateDecision, *, reused: bool
+    ) -> Outcome:
+        return self._outcome(
+            self.registry.app(self.app),
+            decision=decision,
+            reused_evidence=reused,
+            changed=True,
+            exit_code=5,
+            lines=(
+                f"{version.name} passed the gate and waits for approval. No traffic was moved.",
+            ),
+            next_step=f'mlguard approve {self.app} {version.name} --reason "…"',
         )
 
     def _outcome(self, state: AppState, **fields: Any) -> Outcome:
