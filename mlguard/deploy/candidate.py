@@ -1,14 +1,16 @@
 """Look at a candidate's file before anything else touches it.
 
 The file is opened in a child process only, with limits on memory and time: it may be no model,
-or one that runs code.  What comes back is plain data: the manifest of the version it would be.
+or one that runs code.  There it is also compiled, if that changes no answer.  What comes back
+is plain data: the manifest of the version it would be, and the bytes it was compiled to.
 """
 
 from __future__ import annotations
 
+import tempfile
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -35,11 +37,14 @@ class Candidate:
         The model's bytes.
     load_s : float
         Seconds that loading took in the child.
+    compiled : bytes
+        What the model was compiled to; empty where the file itself serves.
     """
 
     manifest: Manifest
     file: Path
     load_s: float
+    compiled: bytes = b""
 
     @property
     def digest(self) -> str:
@@ -66,20 +71,31 @@ def inspect_candidate(project: ProjectSettings, settings: AppSettings, file: Pat
             f"there is no model file {file}",
             hint="name the candidate with --model, or correct [model] path in app.toml",
         )
-    answer = run_in_child(
-        "mlguard.deploy.candidate:describe",
-        {"root": str(project.root), "app": settings.name, "file": str(file.resolve())},
-        memory_mib=settings.model.memory_mib,
-        wall_s=60 + settings.model.wall_limit_s,
-    )
-    return Candidate(
-        manifest=Manifest.from_json(answer["manifest"]), file=file, load_s=answer["load_s"]
-    )
+    with tempfile.TemporaryDirectory(prefix="mlguard-compiled-") as scratch:
+        compiled = Path(scratch) / "compiled"
+        answer = run_in_child(
+            "mlguard.deploy.candidate:describe",
+            {
+                "root": str(project.root),
+                "app": settings.name,
+                "file": str(file.resolve()),
+                "compiled": str(compiled),
+            },
+            memory_mib=settings.model.memory_mib,
+            wall_s=60 + settings.model.wall_limit_s,
+        )
+        return Candidate(
+            manifest=Manifest.from_json(answer["manifest"]),
+            file=file,
+            load_s=answer["load_s"],
+            compiled=compiled.read_bytes() if compiled.exists() else b"",
+        )
 
 
 def describe(payload: Mapping[str, str]) -> dict[str, Any]:
     """Describe the model of a payload; runs in the child process."""
-    from mlguard.data.frames import read_frame, select_columns
+    from mlguard.data.frames import file_digest, read_frame, select_columns
+    from mlguard.models.compilation import compile_model
     from mlguard.models.formats import load_model
     from mlguard.models.predictor import Predictor
     from mlguard.models.schema import input_schema
@@ -125,4 +141,15 @@ def describe(payload: Mapping[str, str]) -> dict[str, Any]:
             f"{file.name} answered differently when asked the same rows again",
             hint="fix its random state: a version that is not repeatable cannot be judged",
         )
+    found = compile_model(
+        predictor,
+        frame,
+        asked=settings.model.runtime,
+        tolerance=settings.model.compile_tolerance,
+        thresholds=manifest.thresholds,
+    )
+    found = replace(found, data_sha256=file_digest(settings.path(data.test)))
+    if found.content:
+        Path(payload["compiled"]).write_bytes(found.content)
+    manifest = manifest.compiled(found.runtime, found.content, found.to_json())
     return {"manifest": manifest.to_json(), "load_s": load_s}

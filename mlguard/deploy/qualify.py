@@ -148,7 +148,7 @@ def _try(
 
     manifest = Manifest.from_json(target.manifest)
     try:
-        path = fetch(manifest.model_sha256)
+        path = fetch(manifest.serving_sha256)
     except (MlguardError, OSError) as error:
         return Trial.unfit(target.name, f"its bytes cannot be read: {_message(error)}")
     window = _comparable(failure) if compare else _answerable(failure.window)

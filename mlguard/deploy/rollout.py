@@ -25,6 +25,7 @@ from mlguard.checks.runner import run_gate
 from mlguard.config import AppSettings, ProjectSettings
 from mlguard.data.frames import file_digest
 from mlguard.deploy.candidate import Candidate, inspect_candidate
+from mlguard.deploy.compiled import on_compilation, with_compilation
 from mlguard.deploy.fingerprints import data_digest, policy_digest
 from mlguard.deploy.following import Ending, Follower, refuse_other_inputs
 from mlguard.deploy.outcome import Outcome
@@ -129,7 +130,7 @@ class Rollout:
         """
         candidate = self._candidate(request.model)
         if request.dry_run:
-            return self._dry_run(request)
+            return self._dry_run(request, candidate)
         state = self.registry.app(self.app)
         self._refuse_quarantined(candidate)
         if self._already_serves(state, candidate, request):
@@ -173,15 +174,19 @@ class Rollout:
                 if version.state in (State.REGISTERED, State.BROKEN):
                     continue
                 manifest = Manifest.from_json(version.manifest)
-                if manifest.model_sha256 == sha256 and _declared_alike(manifest, self.settings):
+                if (
+                    manifest.model_sha256 == sha256
+                    and _declared_alike(manifest, self.settings)
+                    and _compiled_alike(manifest, self.settings)
+                ):
                     return Candidate(manifest=manifest, file=model, load_s=0.0)
         self.progress(f"loading {model.name} in a process of its own")
         return inspect_candidate(self.project, self.settings, model)
 
     # --- before the gate -----------------------------------------------------------------
 
-    def _dry_run(self, request: Request) -> Outcome:
-        decision = self._gate(request.model)
+    def _dry_run(self, request: Request, candidate: Candidate) -> Outcome:
+        decision = with_compilation(self._gate(request.model), candidate.manifest)
         return self._outcome(
             self.registry.app(self.app),
             decision=decision,
@@ -191,7 +196,11 @@ class Rollout:
         )
 
     def _refuse_quarantined(self, candidate: Candidate) -> None:
-        found = self.registry.quarantined(self.app, candidate.digest)
+        # However it is run: another runtime is another version, and no way out of quarantine.
+        known = [
+            self.registry.quarantined(self.app, digest) for digest in candidate.manifest.any_runtime
+        ]
+        found = next((one for one in known if one is not None), None)
         if found is None:
             return
         incident = "" if found.incident is None else f" by incident {found.incident}"
@@ -225,14 +234,7 @@ class Rollout:
         if known is not None and request.version in (None, known.name):
             version = known
         else:
-            version = self.registry.register(
-                self.app,
-                name=request.version,
-                manifest=candidate.manifest,
-                model_file=candidate.file,
-                message=request.message,
-                commit=git_commit(self.project.root),
-            )
+            version = self._registered(request, candidate)
         if version.state in (State.STAGED, State.SHADOW, State.CANARY):
             raise ConflictError(
                 f"{version.name} is being deployed already (it is {version.state})",
@@ -246,6 +248,22 @@ class Rollout:
             reason = f"loaded in {candidate.load_s:.1f} s and answered the same twice"
         return self.registry.mark(version.id, State.VERIFIED, reason=reason)
 
+    def _registered(self, request: Request, candidate: Candidate) -> Version:
+        with tempfile.TemporaryDirectory(prefix="mlguard-compiled-") as scratch:
+            compiled = None
+            if candidate.compiled:
+                compiled = Path(scratch) / "compiled"
+                compiled.write_bytes(candidate.compiled)
+            return self.registry.register(
+                self.app,
+                name=request.version,
+                manifest=candidate.manifest,
+                model_file=candidate.file,
+                compiled_file=compiled,
+                message=request.message,
+                commit=git_commit(self.project.root),
+            )
+
     # --- the gate ------------------------------------------------------------------------
 
     def _judge(
@@ -255,7 +273,9 @@ class Rollout:
         fresh = self._fresh_evidence(candidate)
         reused = fresh is not None
         if fresh is None:
-            decision = self._gate_and_keep_reference(request, candidate, version)
+            decision = with_compilation(
+                self._gate_and_keep_reference(request, candidate, version), candidate.manifest
+            )
             self.registry.record_evidence(
                 self.app,
                 candidate.digest,
@@ -476,6 +496,9 @@ class Rollout:
             exit_code = 6
             serving = after.active.name if after.active else "the default output"
             lines = [f"{version.name} was rolled back by itself; {serving} serves."]
+        compilation = on_compilation(decision)
+        if compilation is not None:
+            lines.append(compilation.summary[:1].upper() + compilation.summary[1:] + ".")
         if version.manifest.get("model_format") == "pickle":
             lines.append("Its file is a pickle, which runs code whenever it is loaded.")
         next_step = f"mlguard status {self.app}"
@@ -567,6 +590,19 @@ def _declared_alike(manifest: Manifest, settings: AppSettings) -> bool:
         and list(manifest.trusted_types) == settings.model.trusted_types
         and schema.input == settings.app.input
         and features in ([], list(schema.names))
+    )
+
+
+def _compiled_alike(manifest: Manifest, settings: AppSettings) -> bool:
+    """Return whether compiling would be asked for, and judged, as when this was registered."""
+    told = settings.model
+    if told.runtime == "original":
+        return manifest.runtime == "original"
+    known = manifest.compilation
+    return (
+        known.get("asked") == told.runtime
+        and known.get("tolerance") == told.compile_tolerance
+        and known.get("data_sha256") == file_digest(settings.path(settings.data.test))
     )
 
 

@@ -16,7 +16,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, get_args
 
 from mlguard.config import ModelTable
 from mlguard.data.frames import file_digest
@@ -25,6 +25,17 @@ from mlguard.models.schema import InputSchema, Task
 
 #: What runs a model in a server.
 Runtime = Literal["original", "linear", "onnx"]
+
+
+def serving_sha256(manifest: Mapping[str, Any]) -> str:
+    """Return the SHA-256 of the bytes that a server loads, from a manifest as JSON."""
+    return str(manifest.get("compiled_sha256") or manifest["model_sha256"])
+
+
+def stored_sha256(manifest: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the SHA-256 of all bytes of a version, from a manifest as JSON."""
+    return tuple(dict.fromkeys((serving_sha256(manifest), str(manifest["model_sha256"]))))
+
 
 #: What the identity needs of each feature.
 _SHAPE = ("name", "kind")
@@ -103,6 +114,28 @@ class Manifest:
     def serving_sha256(self) -> str:
         """SHA-256 of the bytes that a server loads."""
         return self.compiled_sha256 or self.model_sha256
+
+    @property
+    def any_runtime(self) -> tuple[str, ...]:
+        """Digests of this model and its settings, however it is run."""
+        return tuple(dataclasses.replace(self, runtime=one).digest for one in get_args(Runtime))
+
+    def compiled(self, runtime: Runtime, content: bytes, compilation: Mapping[str, Any]) -> Self:
+        """Return the manifest of the same model, run as what it was compiled to.
+
+        Parameters
+        ----------
+        runtime : {"original", "linear", "onnx"}
+            What runs it.
+        content : bytes
+            The compiled model; empty for the original.
+        compilation : mapping
+            What came of compiling.
+        """
+        sha256 = hashlib.sha256(content).hexdigest() if content else ""
+        return dataclasses.replace(
+            self, runtime=runtime, compiled_sha256=sha256, compilation=dict(compilation)
+        )
 
     @property
     def in_process(self) -> bool:

@@ -17,6 +17,7 @@ from sqlalchemy import Connection, Row, insert, select, update
 from mlguard import policy
 from mlguard.config import APP_NAME, RESERVED_NAMES
 from mlguard.errors import ConflictError, IntegrityError, RefusedError, UsageError
+from mlguard.models.bundle import stored_sha256
 from mlguard.registry.apps import version_of
 from mlguard.registry.database import new_id, to_text
 from mlguard.registry.lifecycle import ACTIVE, CANDIDATE, Command, State, quiet_command
@@ -69,6 +70,7 @@ class Versions(Waivers):
         name: str | None,
         manifest: Bundle,
         model_file: Path | str,
+        compiled_file: Path | str | None = None,
         message: str = "",
         commit: str = "",
     ) -> Version:
@@ -85,6 +87,8 @@ class Versions(Waivers):
             What belongs together.
         model_file : Path or str
             The model's bytes, with the digest that the manifest names.
+        compiled_file : Path or str, optional
+            What it was compiled to, with the digest that the manifest names.
         message, commit : str
             What its author says, and the git commit.
 
@@ -117,6 +121,14 @@ class Versions(Waivers):
                 f"{manifest.model_sha256[:12]}",
                 hint="the file changed after its manifest was made; try again",
             )
+        if compiled_file is not None:
+            self.artifacts.put(compiled_file)
+        for sha256 in stored_sha256(manifest.to_json()):
+            if not self.artifacts.exists(sha256):
+                raise IntegrityError(
+                    f"bytes with the digest {sha256[:12]} belong to the version and are not there",
+                    hint="hand in the compiled model with the version, or deploy it again",
+                )
         with self.database.write() as connection:
             self._ensure_app(connection, app)
             generation = self._lock(connection, app)
@@ -124,6 +136,13 @@ class Versions(Waivers):
             if known is not None:
                 if known.state is State.BROKEN:
                     self._step(connection, known, Command.REPAIR)
+                    # Compiled anew, perhaps by a newer converter: its bytes are not the
+                    # identity, and these are the ones that are there.
+                    connection.execute(
+                        update(versions)
+                        .where(versions.c.id == known.id)
+                        .values(manifest=to_text(manifest.to_json()))
+                    )
                     self._event(
                         connection,
                         app,
@@ -364,7 +383,8 @@ class Versions(Waivers):
     def _check_bytes(self, version: Version) -> None:
         """Mark a version BROKEN, and say so, where its bytes are not what was registered."""
         try:
-            self.artifacts.get(version.manifest["model_sha256"])
+            for sha256 in stored_sha256(version.manifest):
+                self.artifacts.get(sha256)
         except IntegrityError as error:
             current = self.version_by_id(version.id)
             if current.state not in ACTIVE | CANDIDATE:

@@ -35,6 +35,7 @@ from typing import Any
 
 from mlguard.config import AppSettings, ProjectSettings, load_app
 from mlguard.errors import MlguardError, RegistryError
+from mlguard.models.bundle import serving_sha256
 from mlguard.registry.lifecycle import Mode, State
 from mlguard.registry.liveness import LEASE_S
 from mlguard.registry.records import AppState, Rolling, Version
@@ -259,7 +260,7 @@ class RegistrySync:
         if failure is not None and self._clock() < failure.retry_at:
             return
         try:
-            path: Path = registry.artifacts.get(version.manifest["model_sha256"])
+            path: Path = registry.artifacts.get(serving_sha256(version.manifest))
         except MlguardError as error:
             self._failed(version, error)
             return
