@@ -7,8 +7,8 @@ Rules
    cost time.
 2. A batch runs in the loop itself while that takes less than a millisecond.  A model whose
    batches take longer moves to a thread, for good, and the log says so: deadlines and sockets
-   must not wait for it.  The processor's time is what is measured, so that a busy machine is
-   not taken for a slow model.
+   must not wait for it.  Most batches have to take longer, not some: a busy machine is not to
+   be taken for a slow model.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ from mlguard.serving.replica import BatchAnswer, ModelSpec
 
 logger = logging.getLogger("mlguard.serving")
 
-#: Seconds of processor that a batch may cost the event loop.
+#: Seconds that a batch may hold up the event loop.
 _LONGEST_S = 0.001
-#: Weight of the newest batch in the running mean of what they cost.
-_NEWEST = 0.1
+#: By how many the batches that took longer outnumber those that did not, when it moves.
+_TOO_MANY = 20
 
 
 class InProcessReplica:
@@ -56,7 +56,7 @@ class InProcessReplica:
         self._name = name
         self._on_free = on_free
         self._model: Model | None = None
-        self._cost_s = 0.0
+        self._slow = 0
         self._thread: ThreadPoolExecutor | None = None
         self._busy = False
 
@@ -107,23 +107,26 @@ class InProcessReplica:
         if not self.inline:
             self._run_aside(model, rows, done)
             return True
-        before, cost = time.perf_counter(), time.thread_time()
+        before = time.perf_counter()
         answer = BatchAnswer(*model.answer(rows))
         answer.took_s = time.perf_counter() - before
-        self._cost_s += _NEWEST * (time.thread_time() - cost - self._cost_s)
-        if self._cost_s > _LONGEST_S:
-            self._move(len(rows))
+        if answer.took_s > _LONGEST_S:
+            self._slow += 1
+            if self._slow >= _TOO_MANY:
+                self._move(len(rows), answer.took_s)
+        elif self._slow:
+            self._slow -= 1
         done(answer)
         return True
 
-    def _move(self, rows: int) -> None:
+    def _move(self, rows: int, took_s: float) -> None:
         self.inline = False
         self._thread = ThreadPoolExecutor(1, thread_name_prefix=f"model-{self._name}")
         logger.info(
             "version %s runs in a thread from now on: a batch of %d rows takes %.1f ms",
             self._name,
             rows,
-            self._cost_s * 1000,
+            took_s * 1000,
         )
 
     def _run_aside(
