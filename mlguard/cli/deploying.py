@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mlguard.cli import options
+from mlguard.cli import continuous, options
 from mlguard.cli.app import app
-from mlguard.cli.session import session
+from mlguard.cli.session import Session, session
+
+if TYPE_CHECKING:
+    from mlguard.deploy.outcome import Outcome
 
 
 @app.command()
 def check(
     name: options.App,
     model: options.Model = None,
-    junit: Annotated[
-        Path | None, typer.Option("--junit", metavar="FILE", help="Write JUnit XML for CI.")
-    ] = None,
+    junit: continuous.Junit = None,
+    markdown: continuous.Markdown = None,
+    github: continuous.Github = False,
+    fail_on: continuous.Fail = None,
     project: options.ProjectDir = None,
     json: options.Json = False,
     quiet: options.Quiet = False,
@@ -26,13 +29,13 @@ def check(
 ) -> None:
     """Run the gate on a candidate; change nothing."""
     with session("check", project=project, json=json, quiet=quiet, no_color=no_color) as run:
-        with run.steps(f"checking {name}") as steps:
-            outcome = run.project.examine(name, model=model, junit=junit, progress=steps)
-        from mlguard.cli.terminal import outcome_lines
-
-        run.say(outcome_lines(outcome))
-        run.document(outcome.to_json())
-        run.end(outcome.exit_code)
+        report = continuous.Reporting("check", name, junit, markdown, github, fail_on, json)
+        with report.running():
+            with run.steps(f"checking {name}") as steps:
+                outcome = run.project.examine(name, model=model, progress=steps)
+            outcome = report.judged(outcome)
+            _show(run, outcome)
+        report.write(outcome)
 
 
 @app.command()
@@ -57,6 +60,10 @@ def deploy(
         int | None,
         typer.Option("--resolves", metavar="INCIDENT", help="Incident that this version fixes."),
     ] = None,
+    junit: continuous.Junit = None,
+    markdown: continuous.Markdown = None,
+    github: continuous.Github = False,
+    fail_on: continuous.Fail = None,
     project: options.ProjectDir = None,
     json: options.Json = False,
     quiet: options.Quiet = False,
@@ -64,21 +71,29 @@ def deploy(
 ) -> None:
     """Judge a candidate and, if it passes, make it live."""
     with session("deploy", project=project, json=json, quiet=quiet, no_color=no_color) as run:
-        with run.steps(f"deploying {name}") as steps:
-            outcome = run.project.deploy(
-                name,
-                model=model,
-                version=version,
-                message=message,
-                dry_run=dry_run,
-                wait=wait,
-                supersede=supersede,
-                replace_candidate=replace_candidate,
-                resolves=resolves,
-                progress=steps,
-            )
-        from mlguard.cli.terminal import outcome_lines
+        report = continuous.Reporting("deploy", name, junit, markdown, github, fail_on, json)
+        with report.running():
+            with run.steps(f"deploying {name}") as steps:
+                outcome = run.project.deploy(
+                    name,
+                    model=model,
+                    version=version,
+                    message=message,
+                    dry_run=dry_run,
+                    wait=wait,
+                    supersede=supersede,
+                    replace_candidate=replace_candidate,
+                    resolves=resolves,
+                    progress=steps,
+                )
+            outcome = report.judged(outcome)
+            _show(run, outcome)
+        report.write(outcome)
 
-        run.say(outcome_lines(outcome))
-        run.document(outcome.to_json())
-        run.end(outcome.exit_code)
+
+def _show(run: Session, outcome: Outcome) -> None:
+    from mlguard.cli.terminal import outcome_lines
+
+    run.say(outcome_lines(outcome))
+    run.document(outcome.to_json())
+    run.end(outcome.exit_code)

@@ -117,7 +117,9 @@ class Terminal:
 def plain(line: Line) -> str:
     """Return a line without its styles."""
     text = line if isinstance(line, str) else "".join(part for part, _ in line)
-    return wording.printable(text, LONGEST).rstrip()
+    shown = wording.printable(text, LONGEST).rstrip()
+    # A CI runner takes a line that starts so for a command, and data may wrap to such a line.
+    return shown.replace("::", ": :", 1) if shown.lstrip().startswith("::") else shown
 
 
 def indented(text: str, indent: int, first: int | None = None) -> list[str]:
@@ -182,14 +184,16 @@ def _family_lines(family: str, results: Sequence[CheckResult]) -> list[Line]:
 
 
 def finding_lines(one: Finding, label: str) -> list[Line]:
-    """Show one finding in full: its name and numbers, then the groups or the sentence.
+    """Show one finding in full: its name with the sentence or the numbers, then the groups.
 
-    Where groups were compared, their numbers say what the sentence would.
+    Where people of several groups were compared with a limit, their numbers say what the
+    sentence would.
     """
     indent = len(label) + 2
     groups = [measurement(group) for group in one.measurements if group.group]
     text = f"{one.name}: {one.summary}"
-    if groups and one.value is not None and one.limit is not None:
+    of_people = one.family == "fairness"
+    if of_people and groups and one.value is not None and one.limit is not None:
         value = wording.estimate(one.value, one.interval)
         text = f"{one.name}  {value}  limit {wording.number(one.limit)}"
     first, *more = indented(text, indent)

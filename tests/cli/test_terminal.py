@@ -56,3 +56,35 @@ def test_no_sentence_is_wider_than_the_screen():
     """Long sentences are wrapped, also where they hold no space."""
     long = outcome("").replace(decision=None, lines=("z" * 500,), next_step="y" * 300)
     assert max(len(plain(line)) for line in outcome_lines(long)) <= WIDTH
+
+
+def test_a_lost_comparison_says_its_sentence_above_the_numbers():
+    """Beside a baseline's numbers stands what they mean."""
+    lost = CheckResult(
+        id="baseline.beats",
+        subject="majority",
+        verdict=Verdict.FAILED,
+        summary="does not beat majority: accuracy 0.59 against 0.60",
+        value=-0.01,
+        limit=0.0,
+        interval=(-0.02, 0.0),
+        n=900,
+        measurements=(
+            Measurement(name="accuracy", group="v2", value=0.59, n=900),
+            Measurement(name="accuracy", group="majority", value=0.60, n=900),
+        ),
+    )
+    decision = gate_decision("iris", "model.skops", [lost], [])
+    shown = [
+        plain(line)
+        for line in outcome_lines(Outcome(command="check", app="iris", decision=decision))
+    ]
+    text = " ".join(" ".join(shown).split())
+    assert "does not beat majority: accuracy 0.59 against 0.60" in text
+    assert "v2 0.59, n = 900" in text
+
+
+@pytest.mark.parametrize("line", ["::error::x", "   ::set-output name=a::b"])
+def test_no_line_is_a_command_for_a_ci_runner(line):
+    """A runner trims blanks before it looks for two colons."""
+    assert not plain(line).lstrip().startswith("::")
