@@ -7,8 +7,8 @@ items; ``pytest``, ``mlguard check`` and ``mlguard deploy`` run the same ones.
 
     declaration   what an app's gate consists of: items, and what does not apply
     evidence      the subject of a gate: candidate, live version, data, all loaded when asked
-    data_quality, fairness, baseline, behaviour, serving      the families
-    asserts, assert_behaviour      the same judgements as functions for people's own tests
+    data_quality, privacy, fairness, baseline, behaviour, serving      the families
+    asserts, assert_behaviour, assert_data      the same judgements as functions for people's own tests
     runner        pytest in a child process, its results read back
 
 Importing this package loads nothing heavy.
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
         assert_invariant,
         assert_minimum_functionality,
     )
+    from mlguard.checks.assert_data import assert_no_leakage, assert_no_pii
     from mlguard.checks.asserts import (
         assert_beats,
         assert_expectations,
@@ -53,6 +54,8 @@ __all__ = [
     "assert_invariant",
     "assert_minimum_functionality",
     "assert_no_gap",
+    "assert_no_leakage",
+    "assert_no_pii",
     "assert_no_worse",
     "reference_document",
     "run_gate",
@@ -73,6 +76,8 @@ _HOME = {
     "assert_invariant": "assert_behaviour",
     "assert_minimum_functionality": "assert_behaviour",
     "assert_no_gap": "asserts",
+    "assert_no_leakage": "assert_data",
+    "assert_no_pii": "assert_data",
     "assert_no_worse": "asserts",
     "reference_document": "reference",
     "run_gate": "runner",

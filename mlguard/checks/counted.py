@@ -107,6 +107,8 @@ def judge_columns(
     next_step : str
         What to do about it.
     """
+    if not shares:
+        return no_such_column(check, n)
     if n < FEWEST:
         return too_few(check, n, limit)
     known = [one for one in shares if one.n]
@@ -128,7 +130,7 @@ def judge_columns(
     if listing:
         summary += f"; limit {share(limit)}"
         if not named:
-            summary += " kept"
+            summary += " a column kept"
         elif judgement.reason in ("above_not_proven", "no_support", "not_proven"):
             summary += f"; {judgement.explain()}"
     return Finding(
@@ -164,6 +166,17 @@ def _advice(judgement: Judgement, next_step: str) -> str:
     if judgement.verdict is Verdict.INCONCLUSIVE and judgement.next_step:
         return judgement.next_step
     return next_step
+
+
+def no_such_column(check: str, n: int) -> Finding:
+    """Return the finding of a check that no column is of a kind for."""
+    return Finding(
+        id=check,
+        verdict=Verdict.SKIPPED,
+        summary="the data has no column of a kind that this could be asked of",
+        n=n,
+        reason="no_column",
+    )
 
 
 def too_few(check: str, n: int, limit: float | None = None, *, needed: int = FEWEST) -> Finding:

@@ -379,7 +379,7 @@ def constants(subject: Subject, policy: ConstantsCheck | None = None) -> Finding
         for name, where in same.items()
     ]
     told += [
-        f"{printable(name, 60)!r} holds one value on {share(value)} of the rows"
+        f"{printable(name, 60)!r} holds one value on {100 * value:.4g} % of the rows"
         for name, value in sorted(nearly.items(), key=lambda one: -one[1])
     ]
     verdict = Verdict.FAILED if same else Verdict.WARNED if nearly else Verdict.PASSED
@@ -388,7 +388,7 @@ def constants(subject: Subject, policy: ConstantsCheck | None = None) -> Finding
         verdict=verdict,
         summary=listed(told, _TOLD)
         if told
-        else f"no value holds more than {share(at_most)} of a column "
+        else f"no value holds more than {100 * at_most:.3g} % of a column "
         f"in any of {count(len(features))} columns",
         value=1.0 if same else max(nearly.values(), default=None),
         limit=at_most,
