@@ -244,6 +244,12 @@ class AppTable(Table):
     slo_ms: float = Field(100, gt=0, description="Time after which the default is answered.")
     default_output: str = Field("None", description="Answer where no model can answer.")
     max_wait_ms: float = Field(0, ge=0, description="How long a batch may wait to fill.")
+    cache_mib: float = Field(
+        0,
+        ge=0,
+        description="Memory for the answers to rows that were asked before, per version and "
+        "front end, in MiB; 0: none are kept.",
+    )
     keys: list[KeyName] = Field(
         default_factory=list,
         description="Names of the keys of which a caller shows one to predict and to send labels; "

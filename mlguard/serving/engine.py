@@ -173,6 +173,7 @@ class AppEngine:
         async def drain() -> None:
             await version.drained()
             await version.replica.close()
+            version.forget()
 
         task = asyncio.get_running_loop().create_task(drain())
         self._drained.add(task)

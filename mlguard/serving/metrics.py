@@ -51,6 +51,13 @@ class Metrics:
             ["app", "version", "column"],
             **shared,
         )
+        self.cache = Counter(
+            "mlguard_cache",
+            "Rows answered from what was answered before, or while it was being answered (hit), "
+            "and rows that the model was asked (miss); only where cache_mib is not 0.",
+            ["app", "result"],
+            **shared,
+        )
         self.latency = Histogram(
             "mlguard_request_seconds",
             "Time from a request's arrival to its answer.",

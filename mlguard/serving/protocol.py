@@ -95,8 +95,9 @@ class PredictProtocol(GuardedProtocol):
         self._in_head = True
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """Keep a header."""
-        self.headers.append((name.lower(), value))
+        """Keep a header; what comes behind the body is none."""
+        if self._in_head:
+            self.headers.append((name.lower(), value))
 
     def on_headers_complete(self) -> None:
         """Take a predict request, or hand the request on."""
@@ -158,8 +159,12 @@ class PredictProtocol(GuardedProtocol):
             and hosts == 1
             and lengths + codings <= 1
             and size <= self.limits.max_header_bytes
-            # HTTP/1.0 knows no chunks, and is kept alive on other terms.
-            and (not (codings or hops) or self.parser.get_http_version() == "1.1")
+            # HTTP/1.0 knows no chunks; without a word about it, only 1.1 is kept alive.
+            and (
+                self.parser.get_http_version() == "1.1"
+                if codings or hops
+                else self.parser.should_keep_alive()
+            )
         )
 
     def _hand_on(self) -> None:
@@ -175,6 +180,7 @@ class PredictProtocol(GuardedProtocol):
 
     def on_body(self, body: bytes) -> None:
         """Collect a predict request's body."""
+        self._framing = 0
         exchange = self._arriving
         if exchange is None:
             super().on_body(body)
@@ -196,6 +202,7 @@ class PredictProtocol(GuardedProtocol):
             return
         self._arriving = None
         self.arriving_since = None
+        self._framing = 0
         if exchange.out is not None:
             self.flush()
             return

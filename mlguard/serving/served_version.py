@@ -30,6 +30,7 @@ from mlguard.serving.inputs import PredictRequest, RowReader
 from mlguard.serving.recorder import LogTarget
 from mlguard.serving.replica import BatchAnswer, ModelSpec, Replica
 from mlguard.serving.replicas import ReplicaPool
+from mlguard.serving.row_cache import RowCache, is_wanted
 from mlguard.serving.row_check import RowCheck, in_words
 
 if TYPE_CHECKING:
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
 RUN_NO_CODE = frozenset({"linear", "onnx"})
 #: A process is stuck after this many SLOs, but not before a second.
 _STUCK_SLOS = 10
+_MIB = 2**20
 #: Event loops keep time in whole milliseconds: what is due within one is due.
 _TICK_S = 0.001
 
@@ -93,6 +95,7 @@ class ServedVersion:
             slo_s=app.settings.app.slo_ms / 1000
         )
         self._check = RowCheck(self.schema.input, self.schema.features)
+        self.cache: RowCache | None = None
         self.reconfigure(app.settings)
         self.replica: Replica = self._made(app.settings)
 
@@ -127,6 +130,7 @@ class ServedVersion:
         )
         self.batcher.slo_s = settings.app.slo_ms / 1000
         self.batcher.max_wait_s = settings.app.max_wait_ms / 1000
+        self._remember(int(settings.app.cache_mib * _MIB))
         self.log_target = LogTarget(
             settings.name,
             self.spec.id,
@@ -134,6 +138,20 @@ class ServedVersion:
             tuple(settings.log.redact),
             settings.log.inputs == "all",
         )
+
+    def _remember(self, limit_bytes: int) -> None:
+        """Set what the cache may take; once there is one it stays, for rows may share answers."""
+        if self.cache is not None:
+            self.cache.answers.shrink_to(limit_bytes)
+        elif limit_bytes:
+            self.cache = RowCache(limit_bytes, self._given)
+            self._app.tally.caches.append(self.cache.answers)
+
+    def forget(self) -> None:
+        """Count no more: the version is unloaded."""
+        if self.cache is not None:
+            self._app.tally.settle()
+            self._app.tally.caches.remove(self.cache.answers)
 
     @property
     def name(self) -> str:
@@ -150,9 +168,17 @@ class ServedVersion:
             self._expired(self.batcher.expire(now))
         answers = waiting.answers
         rows = [(waiting, index) for index, answer in enumerate(answers) if answer is None]
+        places = rows
+        if self.cache is not None:
+            rows = self.cache.new_ones(places)
+            if not waiting.left:
+                self._app.answered(self, [waiting])
+                return True
         workers = self.replica.workers
         if not self.batcher.admit(rows, deadline=waiting.deadline, now=now, workers=workers):
             return False
+        if self.cache is not None:
+            self.cache.join(places)
         self._in_flight += 1
         self._waiting.append(waiting)
         if self._watch is None:
@@ -210,9 +236,10 @@ class ServedVersion:
             if expired:
                 self._expired(expired)
             # Who was answered meanwhile (its deadline) or went away needs no model.
-            batch = [
-                one for one in batch if one[0].done is not None and one[0].answers[one[1]] is None
-            ]
+            if self.cache is None:
+                batch = [one for one in batch if is_wanted(one)]
+            else:
+                batch = [one for one in map(self.cache.wanted, batch) if one is not None]
             if batch:
                 self._run(batch)
                 if len(batcher) and replica.inline:
@@ -248,18 +275,23 @@ class ServedVersion:
 
     def _deliver(self, batch: list[tuple[Waiting, int]], answer: BatchAnswer) -> None:
         labels, scores, errors = answer.labels, answer.scores, answer.errors
+        cache = self.cache
         settled = []
-        for position, (waiting, index) in enumerate(batch):
-            if errors and position in errors:
-                given = self._app.default(errors[position])
-            else:
-                label, score = labels[position], scores[position]
-                if waiting.threshold is not None and score is not None:
-                    label = self._label(score, waiting.threshold)
-                given = Answer(as_output(label), None, score)
-            if waiting.settle(index, given):
-                settled.append(waiting)
+        for position, place in enumerate(batch):
+            failed = self._app.default(errors[position]) if position in errors else None
+            label, score = labels[position], scores[position]
+            if cache is not None and failed is None:
+                cache.keep(place, label, score)
+            for waiting, index in (place,) if cache is None else cache.all_of(place):
+                if waiting.settle(index, failed or self._given(waiting, label, score)):
+                    settled.append(waiting)
         self._finish(settled)
+
+    def _given(self, waiting: Waiting, label: Any, score: float | None) -> Answer:
+        """Return what a request gets for what the model said."""
+        if waiting.threshold is not None and score is not None:
+            label = self._label(score, waiting.threshold)
+        return Answer(as_output(label), None, score)
 
     def _label(self, score: float, threshold: float) -> Any:
         """Return the class of two that a score stands for."""
@@ -269,6 +301,11 @@ class ServedVersion:
     def _expired(self, rows: list[tuple[Waiting, int]]) -> None:
         late = self._app.default(SLO_MISSED)
         self._finish([waiting for waiting, index in rows if waiting.settle(index, late)])
+        for heir in () if self.cache is None else map(self.cache.wanted, rows):
+            if heir is not None:
+                # Where there is no room for it, its deadline answers it.
+                waiting = heir[0]
+                self.batcher.admit([heir], deadline=waiting.deadline, now=waiting.arrived)
 
     def _look(self) -> None:
         """Answer, by default, whoever has waited long enough."""

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from mlguard.serving.admission import Waiting
+    from mlguard.serving.cache import AnswerCache
     from mlguard.serving.metrics import Metrics
 
 _SETTLE_S = 0.5
@@ -43,6 +44,8 @@ class Tally:
         self._statuses: dict[int, int] = defaultdict(int)
         self._rows: dict[tuple[str, str], int] = defaultdict(int)
         self._timer: asyncio.TimerHandle | None = None
+        #: Caches whose hits and misses are counted.
+        self.caches: list[AnswerCache[Any]] = []
         metrics.pending.append(self.settle)
 
     def requests(self, version: str, answered: list[Waiting], now: float) -> None:
@@ -91,6 +94,11 @@ class Tally:
         rows, self._rows = self._rows, defaultdict(int)
         for (version, reason), n in rows.items():
             self._metrics.predictions.labels(self._app, version, reason).inc(n)
+        for cache in self.caches:
+            for result, n in (("hit", cache.hits), ("miss", cache.misses)):
+                if n:
+                    self._metrics.cache.labels(self._app, result).inc(n)
+            cache.hits = cache.misses = 0
         buckets, self._buckets = self._buckets, [0] * len(self._bounds)
         for bucket, n in zip(self._latency._buckets, buckets, strict=True):  # noqa: SLF001
             if n:
