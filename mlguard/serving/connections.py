@@ -6,8 +6,11 @@ What it adds to uvicorn's own class:
    and for an answer to be read (:class:`~mlguard.serving.limits.ConnectionLimits`).
 2. *A request that is no HTTP* is answered by a JSON error, after the answers of the requests
    before it on the same connection: written at once, it would be taken for one of theirs.
-3. *An upgrade that is not offered* is refused and the connection closed: httptools reads
-   nothing further once it has seen one, so the next request on it would wait for ever.
+3. *An upgrade that is not offered* is passed over, and the connection closed after the answer:
+   httptools reads nothing further once it has seen one.  It does not read the body either, so
+   one that comes with a body is refused.
+4. *A client that has said all it wants to say* (it closed its half of the connection) still
+   gets the answers to what it asked.
 
 A protocol that answers some routes itself derives from this one.  uvicorn's protocol classes
 are private: the version is pinned, and what is used of them is tested.
@@ -45,6 +48,10 @@ class GuardedProtocol(HttpToolsProtocol):
         self._in_head = True
         self._in_body = False
         self._unread = 0
+        #: Bytes of a message since the last that were of its body: framing and trailers.
+        self._framing = 0
+        #: The request that the app works on, or worked on last.
+        self._running: Any = None
         #: The error to be written when everybody before it was answered.
         self._last_words: bytes | None = None
         self._watch = self.loop.call_later(self.limits.request_timeout_s, self._look)
@@ -84,16 +91,38 @@ class GuardedProtocol(HttpToolsProtocol):
         if self.arriving_since is None:
             self.arriving_since = self.loop.time()
         self._unset_keepalive_if_required()
+        begun_in_head = self._in_head
+        self._framing += len(data)
         try:
             self.parser.feed_data(data)
         except httptools.HttpParserUpgrade:
-            self.refuse(400, "Bad request", "this server offers no other protocol to upgrade to")
+            self._last_words = self._last_words or b""
         except httptools.HttpParserError:
-            if self._last_words is None:  # a callback has said what is wrong
-                self.refuse(400, "Bad request", "this is no HTTP/1.1 request")
+            # Refused already where one of our own callbacks has stopped the parser.
+            self.refuse(400, "Bad request", "this is no HTTP/1.1 request")
         else:
-            if self._in_head:
-                self._count_head(len(data))
+            self._measure(len(data), begun_in_head=begun_in_head)
+
+    def _measure(self, size: int, *, begun_in_head: bool) -> None:
+        """Refuse a head that does not end, and framing or trailers without a body."""
+        limit = self.limits.max_header_bytes
+        if self._in_head:
+            # What came before the head in the same piece is none of it.
+            self._head_bytes += size if begun_in_head else 0
+            too_large = self._head_bytes > limit
+        else:
+            too_large = self._framing > size + limit
+        if too_large:
+            self._too_large()
+
+    def eof_received(self) -> bool:  # type: ignore[override]
+        """Answer what was asked before the client closed its half; returns whether to stay."""
+        if self._nobody_waits() or self.scheme == "https":
+            return False
+        self._drop_unfinished()
+        if self._last_words is None:
+            self._last_words = b""
+        return not self._nobody_waits()
 
     def on_message_begin(self) -> None:
         """Begin a request."""
@@ -111,9 +140,13 @@ class GuardedProtocol(HttpToolsProtocol):
             self.refuse(400, "Bad request", "Host, or the length of the body, is not given once")
         elif len(self.pipeline) >= _PIPELINED:
             self.refuse(503, "Overloaded", "too many requests wait on this connection")
+        elif self.parser.should_upgrade() and self._cannot_pass_over():
+            self.refuse(400, "Bad request", "this server offers no other protocol to upgrade to")
         else:
-            self._in_body = True
             super().on_headers_complete()
+            self._in_body = True
+            if self.parser.should_upgrade():
+                self.cycle.keep_alive = False
             return
         # Stops the parser: nothing that follows on this connection is read.
         raise _RefusedHead
@@ -125,19 +158,31 @@ class GuardedProtocol(HttpToolsProtocol):
             hosts += name == b"host"
             lengths += name == b"content-length"
             codings += name == b"transfer-encoding"
-        old = self.parser.get_http_version() == "1.0"
-        return lengths + codings > 1 or hosts > 1 or (codings > 0 if old else hosts == 0)
+        version = self.parser.get_http_version()
+        if version == "1.0":
+            return lengths > 1 or codings > 0 or hosts > 1
+        return lengths + codings > 1 or hosts != 1 or version != "1.1"
+
+    def _cannot_pass_over(self) -> bool:
+        body = any(name in (b"content-length", b"transfer-encoding") for name, _ in self.headers)
+        return body or self.parser.get_method() == b"CONNECT"
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Keep a header; what comes behind the body is none."""
+        if self._in_head:
+            super().on_header(name, value)
+
+    def on_body(self, body: bytes) -> None:
+        """Take a part of the body."""
+        self._framing = 0
+        super().on_body(body)
 
     def on_message_complete(self) -> None:
         """End a request."""
         self.arriving_since = None
+        self._framing = 0
         self._in_body = False
         super().on_message_complete()
-
-    def _count_head(self, size: int) -> None:
-        self._head_bytes += size
-        if self._head_bytes > self.limits.max_header_bytes:
-            self._too_large()
 
     def _too_large(self) -> None:
         self.refuse(
@@ -186,16 +231,20 @@ class GuardedProtocol(HttpToolsProtocol):
             return
         if self.pipeline:
             self.pipeline.popleft()
+        if self.cycle.response_started:
+            self._last_words = b""  # half an answer is out; nothing may come behind it
         # The app hears that its caller has gone, and what it still says goes nowhere.
         self.cycle.disconnected = True
+        self.cycle.response_complete = True
         self.cycle.message_event.set()
-        if not self.cycle.response_started:
-            self.cycle.response_complete = True
-        else:
-            self._last_words = b""
+
+    def _start_asgi_task(self, cycle: Any, app: Any) -> None:
+        """Let the app begin with a request."""
+        self._running = cycle
+        super()._start_asgi_task(cycle, app)
 
     def _nobody_waits(self) -> bool:
-        return not self.pipeline and (self.cycle is None or self.cycle.response_complete)
+        return not self.pipeline and (self._running is None or self._running.response_complete)
 
     def _say_last_words(self) -> None:
         self.transport.write(self._last_words or b"")

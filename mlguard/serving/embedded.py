@@ -13,10 +13,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mlguard.config import AppSettings
+from mlguard.config import AppSettings, ServerTable
 from mlguard.errors import ModelRunError
 from mlguard.serving.engine import AppEngine, Route, VersionSpec
 from mlguard.serving.feedback import Feedback, Outcome
+from mlguard.serving.limits import ConnectionLimits, Door
 from mlguard.serving.listening import listen
 from mlguard.serving.metrics import Metrics
 from mlguard.serving.predict_app import ServerState, create_predict_app
@@ -73,6 +74,8 @@ def served(
     max_body: int = 8 * 2**20,
     start_s: float = _START_S,
     environment: Mapping[str, str] | None = None,
+    server: ServerTable | None = None,
+    tls: tuple[Path, Path] | None = None,
 ) -> Iterator[str]:
     """Serve one version on a free port of the loopback interface; yields the base URL.
 
@@ -92,6 +95,10 @@ def served(
         Longest wait for the model to load, in seconds.
     environment : mapping, optional
         Holds the callers' keys; default: the process's own.
+    server : ServerTable, optional
+        Limits, rates and names, as ``[server]`` of mlguard.toml has them.
+    tls : tuple of Path, optional
+        Files with the certificate chain and the private key; None: plain HTTP.
 
     Raises
     ------
@@ -99,9 +106,10 @@ def served(
         If the version cannot be loaded.
     """
     listener = listen("127.0.0.1", 0)
-    url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+    scheme = "https" if tls else "http"
+    url = f"{scheme}://127.0.0.1:{listener.getsockname()[1]}"
     started = threading.Event()
-    running = _Running(environment)
+    running = _Running(environment, server or ServerTable(), tls)
 
     def run() -> None:
         try:
@@ -131,8 +139,15 @@ def served(
 class _Running:
     """The server in its thread."""
 
-    def __init__(self, environment: Mapping[str, str] | None) -> None:
+    def __init__(
+        self,
+        environment: Mapping[str, str] | None,
+        table: ServerTable,
+        tls: tuple[Path, Path] | None,
+    ) -> None:
         self._environment = environment
+        self._table = table
+        self._tls = tls
         self.failure: BaseException | None = None
         self._server: QuietServer | None = None
 
@@ -156,9 +171,17 @@ class _Running:
             ids.refill((active or 0, 1))
             engine.switch(Route(generation=1, active=active))
             name = settings.name
-            state = ServerState({name: engine}, {name: feedback}, metrics, max_body)
+            state = ServerState(
+                {name: engine}, {name: feedback}, metrics, max_body, door=Door.of(self._table)
+            )
             app = create_predict_app(state)
-            self._server = QuietServer(app, on_started=on_started, lifespan="off")
+            self._server = QuietServer(
+                app,
+                on_started=on_started,
+                lifespan="off",
+                limits=ConnectionLimits.of(self._table),
+                tls=self._tls,
+            )
             await self._server.serve(sockets=[listener])
         finally:
             await engine.close()

@@ -87,7 +87,7 @@ class Front:
             self.metrics,
             int(project.server.max_body_mib * _MIB),
             self.health,
-            door=Door(project.server.rate_limit_per_s, project.server.hosts),
+            door=Door.of(project.server),
             access_log=AccessLog(project.access_log) if project.access_log else None,
         )
         self.sync: RegistrySync | None = None
@@ -277,14 +277,11 @@ async def _serve(
 ) -> int:
     from mlguard.serving.uvicorn_server import QuietServer
 
-    table = front.project.server
     server = QuietServer(
         app,
         on_started=tell_ready,
         lifespan="on",
-        limits=ConnectionLimits(
-            table.max_connections, table.max_header_bytes, table.request_timeout_s
-        ),
+        limits=ConnectionLimits.of(front.project.server),
         tls=front.project.tls_files,
     )
 

@@ -16,6 +16,7 @@ from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from mlguard.config import ServerTable
 from mlguard.errors import MlguardError, RefusedError
 from mlguard.serving.access import AppKeys, UnauthorisedError
 
@@ -57,6 +58,11 @@ class ConnectionLimits:
     max_connections: int = 10_000
     max_header_bytes: int = 32 * 1024
     request_timeout_s: float = 30.0
+
+    @classmethod
+    def of(cls, server: ServerTable) -> ConnectionLimits:
+        """Return what ``[server]`` of mlguard.toml says."""
+        return cls(server.max_connections, server.max_header_bytes, server.request_timeout_s)
 
 
 class RateLimiter:
@@ -108,6 +114,11 @@ class Door:
     def __init__(self, per_second: float = 0.0, names: Sequence[str] = ()) -> None:
         self._rates = RateLimiter(per_second)
         self._names = frozenset(name.lower().encode() for name in names)
+
+    @classmethod
+    def of(cls, server: ServerTable) -> Door:
+        """Return the door that ``[server]`` of mlguard.toml describes."""
+        return cls(server.rate_limit_per_s, server.hosts)
 
     def open_to_all(self, keys: AppKeys) -> bool:
         """Whether :meth:`enter` would let everybody in, so that headers need no look."""
