@@ -15,7 +15,7 @@ from __future__ import annotations
 import contextlib
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -124,6 +124,7 @@ class Project:
         *,
         model: Any = None,
         junit: Path | None = None,
+        failures_dir: Path | None = None,
         progress: Progress = _silent,
     ) -> GateDecision:
         """Run the gate on a candidate; nothing is registered and no traffic moves.
@@ -136,6 +137,8 @@ class Project:
             The candidate; default ``[model] path`` of the app.
         junit : Path, optional
             Where a JUnit file is written.
+        failures_dir : Path, optional
+            Folder where the rows that broke a check are listed by their id.
         progress : callable, optional
             Told in one line what is going on.
         """
@@ -150,6 +153,7 @@ class Project:
                 name,
                 model=file,
                 junit=junit,
+                failures_dir=failures_dir,
                 on_progress=lambda step: progress(gate_step(step)),
             )
 
@@ -159,13 +163,16 @@ class Project:
         *,
         model: Any = None,
         junit: Path | None = None,
+        failures_dir: Path | None = None,
         progress: Progress = _silent,
     ) -> Outcome:
         """Run the gate as :meth:`check` does, and return it as the outcome of a command."""
         from mlguard.deploy.outcome import Outcome
         from mlguard.deploy.rollout import state_fields
 
-        decision = self.check(name, model=model, junit=junit, progress=progress)
+        decision = self.check(
+            name, model=model, junit=junit, failures_dir=failures_dir, progress=progress
+        )
         advice = [one.next_step for one in decision.blocking if one.next_step]
         return Outcome(
             command="check",
@@ -176,6 +183,30 @@ class Project:
             next_step=f"mlguard deploy {name}" if decision.allowed else "".join(advice[:1]),
             **state_fields(self.registry, self.registry.app(name)),
         )
+
+    def suggest(self, name: str, *, force: bool = False, progress: Progress = _silent) -> Outcome:
+        """Propose expectations and limits from the training data, as files to edit.
+
+        Parameters
+        ----------
+        name : str
+            The app.
+        force : bool
+            Replace what an earlier proposal wrote.
+        progress : callable, optional
+            Told in one line what is going on.
+
+        Raises
+        ------
+        RefusedError
+            If a file is there already, and ``force`` is not given.
+        DataError
+            If there is no training data, or too little to propose anything from.
+        """
+        from mlguard.deploy.suggesting import suggest
+
+        self.train_missing(name, progress=progress)
+        return suggest(self.settings, self.app(name), force=force, progress=progress)
 
     def fairness(
         self,
@@ -247,6 +278,7 @@ class Project:
         supersede: bool = False,
         replace_candidate: bool = False,
         resolves: int | None = None,
+        failures_dir: Path | None = None,
         progress: Progress = _silent,
     ) -> Outcome:
         """Put a candidate through the gate and, if it passes, make it live.
@@ -269,6 +301,9 @@ class Project:
             Displace a version that is still watched, or one that is staged.
         resolves : int, optional
             Incident that this version fixes; lifts its hold.
+        failures_dir : Path, optional
+            Folder where the rows that broke a check are listed by their id; the gate runs, also
+            where it has judged the same before.
         progress : callable, optional
             Told in one line what is going on.
 
@@ -297,6 +332,7 @@ class Project:
                 supersede=supersede,
                 replace_candidate=replace_candidate,
                 resolves=resolves,
+                failures_dir=failures_dir,
             )
             rollout = Rollout(
                 self.settings, settings, self.registry, progress=progress, clock=self.clock
@@ -307,9 +343,9 @@ class Project:
     def _model_file(self, settings: AppSettings, model: Any) -> Iterator[Path]:
         """Give the candidate as a file: the app's own, the one named, or a saved estimator."""
         if model is None:
-            yield Path(settings.path(settings.model.path))
+            yield self._packed(settings, settings.path(settings.model.path))
         elif isinstance(model, str | Path):
-            yield Path(model).resolve()
+            yield self._packed(settings, Path(model).resolve())
         else:
             from mlguard.models.formats import save_model
 
@@ -317,6 +353,12 @@ class Project:
                 file = Path(scratch) / f"{type(model).__name__}.skops"
                 save_model(model, file)
                 yield file
+
+    def _packed(self, settings: AppSettings, model: str | Path) -> Path:
+        """Return a model file; a class of the user's is packed into one."""
+        from mlguard.models.code import candidate_file
+
+        return candidate_file(model, settings.model.files, self.settings.state_dir / "packed")
 
     # --- moving traffic by hand ----------------------------------------------------------
 
@@ -362,13 +404,7 @@ class Project:
         self.registry.artifacts.get(serving_sha256(target.manifest))  # its digest is checked here
         serving = before.active.name if before.active else "the default output"
         if dry_run:
-            return self._outcome(
-                "rollback",
-                name,
-                lines=(f"Would go from {serving} to {target.name}. Nothing was changed.",),
-                from_=serving,
-                to=target.name,
-            )
+            return self._rollback_tried(name, serving, target)
         after = self.registry.rollback(
             name,
             to=target,
@@ -388,6 +424,28 @@ class Project:
                 f"Reason: {reason}",
             ),
             next_step=f"mlguard status {name}",
+        )
+
+    def _rollback_tried(self, name: str, serving: str, target: Version) -> Outcome:
+        """Load the target in a child process and ask it a few rows; change nothing."""
+        from mlguard.deploy.standby import rehearse
+
+        tried = rehearse(self.settings, self.app(name), self.registry, target)
+        would = f"Would go from {serving} to {target.name}"
+        if tried.ok:
+            lines = (f"{would}: {tried.reason}. Nothing was changed.",)
+        else:
+            lines = (f"{would}, but it does not work: {tried.reason}. Nothing was changed.",)
+        others = [one.name for one in self.registry.rollback_targets(name) if one != target]
+        instead = f"--to {others[0]}" if others else "--to-default"
+        return self._outcome(
+            "rollback",
+            name,
+            exit_code=0 if tried.ok else 1,
+            from_=serving,
+            to=target.name,
+            lines=lines,
+            next_step="" if tried.ok else f"mlguard rollback {name} {instead} --dry-run --reason …",
         )
 
     def _rollback_target(self, name: str, to: str | None) -> Version:
@@ -476,9 +534,13 @@ class Project:
         RefusedError
             If the incident that condemned them is still open.
         """
+        from mlguard.deploy.steering import refuse_registrar
+
         self._reason(reason)
         self._seen(name)
         found = self.registry.version(name, version)
+        with contextlib.suppress(ConfigError, NotFoundError):
+            refuse_registrar(self.app(name), self.registry, found, "release")
         barred = self.registry.quarantined(name, found.digest) is not None
         line = f"{version} was not in quarantine."
         if barred:
@@ -494,6 +556,86 @@ class Project:
             lines=(line,),
             next_step=f"mlguard resume {name} --reason …" if held else f"mlguard deploy {name}",
         )
+
+    # --- steering a rollout --------------------------------------------------------------
+
+    def promote(
+        self, name: str, *, accept_inconclusive: Sequence[str] = (), reason: str = ""
+    ) -> Outcome:
+        """Let the version that is being rolled out answer everybody now.
+
+        Parameters
+        ----------
+        name : str
+            The app.
+        accept_inconclusive : sequence of str, optional
+            Comparisons taken undecided, for this rollout only: ``"rollout.loss"`` or ``"loss"``.
+        reason : str, optional
+            Why; needed where something is accepted.
+
+        Returns
+        -------
+        Outcome
+            ``exit_code`` 5 where something is undecided that is not accepted.
+
+        Raises
+        ------
+        RefusedError
+            If a comparison failed, a hold or the gate's evidence stands in the way, or nothing
+            is being rolled out.
+        ConflictError
+            If it is being loaded still, or somebody else moved the app.
+        """
+        from mlguard.deploy.steering import promote
+
+        return promote(
+            self.settings,
+            self.app(name),
+            self.registry,
+            accept=accept_inconclusive,
+            reason=reason,
+        )
+
+    def abort(self, name: str, *, reason: str = "") -> Outcome:
+        """End the rollout of an app; its candidate gets no more traffic."""
+        from mlguard.deploy.steering import abort
+
+        self._seen(name)
+        return abort(self.registry, name, reason=reason)
+
+    def confirm(self, name: str, *, reason: str = "") -> Outcome:
+        """Confirm the version that is being watched before its time is over.
+
+        Raises
+        ------
+        RefusedError
+            If a monitor, or an open incident, speaks against it.
+        """
+        from mlguard.deploy.steering import confirm
+
+        self._seen(name)
+        return confirm(self.registry, name, reason=reason)
+
+    def approve(self, name: str, version: str | None = None, *, reason: str) -> Outcome:
+        """Let a version through that waits for a human; nothing is deployed by it.
+
+        Parameters
+        ----------
+        name : str
+            The app.
+        version : str, optional
+            The version; default the one that waits.
+        reason : str
+            Why; kept in the history.
+
+        Raises
+        ------
+        RefusedError
+            If it does not wait, or a second person is needed and this is the first.
+        """
+        from mlguard.deploy.steering import approve
+
+        return approve(self.app(name), self.registry, version=version, reason=reason)
 
     # --- waivers -------------------------------------------------------------------------
 

@@ -23,8 +23,8 @@ from fastapi import Depends, FastAPI, Query, Request
 from fastapi.responses import HTMLResponse, Response
 from starlette.concurrency import run_in_threadpool
 
-from mlguard.config import ProjectSettings, parse_duration
-from mlguard.errors import NotFoundError, RegistryError, UsageError
+from mlguard.config import ProjectSettings, load_app, parse_duration
+from mlguard.errors import NotFoundError, RegistryError, UndecidedError, UsageError
 from mlguard.registry.lifecycle import Mode
 from mlguard.registry.records import AppState, Event, Hold, Version
 from mlguard.registry.store import Registry
@@ -193,16 +193,24 @@ class _Api:
 
     def change(self, app: str, command: str, arguments: dict[str, Any]) -> dict[str, Any]:
         """Carry out one command."""
-        commands: dict[str, Callable[[str, str, dict[str, Any]], None]] = {
+        commands: dict[str, Callable[[str, str, dict[str, Any]], bool | None]] = {
             "rollback": self._rollback,
             "block": self._block,
             "unblock": self._unblock,
             "hold": self._hold,
             "resume": self._resume,
+            "promote": self._promote,
+            "abort": self._abort,
+            "confirm": self._confirm,
         }
         if command not in commands:
             raise NotFoundError(f"no command {command!r}", hint=f"use {', '.join(commands)}")
-        allowed = {"reason", *{"rollback": ("to",), "hold": ("expires",)}.get(command, ())}
+        own = {
+            "rollback": ("to",),
+            "hold": ("expires",),
+            "promote": ("accept_inconclusive",),
+        }
+        allowed = {"reason", *own.get(command, ())}
         unknown = sorted(set(arguments) - allowed)
         if unknown:
             raise UsageError(f"{command} takes {', '.join(sorted(allowed))}, not {unknown[0]!r}")
@@ -210,9 +218,10 @@ class _Api:
         if not isinstance(reason, str) or not reason.strip():
             raise UsageError(f"{command} needs a reason, as a sentence")
         before = self.registry.app(app).generation
-        commands[command](app, reason.strip(), arguments)
+        changed = commands[command](app, reason.strip(), arguments)
         after = self.registry.app(app)
-        return _state(after) | {"ok": True, "changed": after.generation != before}
+        moved = after.generation != before
+        return _state(after) | {"ok": True, "changed": moved if changed is None else changed}
 
     def _rollback(self, app: str, reason: str, arguments: dict[str, Any]) -> None:
         name = arguments.get("to")
@@ -239,6 +248,29 @@ class _Api:
 
     def _resume(self, app: str, reason: str, _arguments: dict[str, Any]) -> None:
         self.registry.resume(app, reason)
+
+    def _promote(self, app: str, reason: str, arguments: dict[str, Any]) -> bool:
+        # What a deployment needs is not loaded by a server that nobody asks for it.
+        from mlguard.deploy.steering import promote
+
+        accepted = arguments.get("accept_inconclusive", [])
+        if not isinstance(accepted, list) or not all(isinstance(one, str) for one in accepted):
+            raise UsageError("accept_inconclusive is a list of checks")
+        settings = load_app(self.project, app)
+        done = promote(self.project, settings, self.registry, accept=accepted, reason=reason)
+        if not done.ok:
+            raise UndecidedError(done.lines[0], hint="accept what is undecided by its name")
+        return done.changed
+
+    def _abort(self, app: str, reason: str, _arguments: dict[str, Any]) -> bool:
+        from mlguard.deploy.steering import abort
+
+        return abort(self.registry, app, reason=reason).changed
+
+    def _confirm(self, app: str, reason: str, _arguments: dict[str, Any]) -> bool:
+        from mlguard.deploy.steering import confirm
+
+        return confirm(self.registry, app, reason=reason).changed
 
     # --- the page ---
 

@@ -20,6 +20,7 @@ def main() -> None:
             rehearsing,
             running,
             starting,
+            steering,
             waiving,
         )
         from mlguard.cli.app import app
@@ -27,7 +28,7 @@ def main() -> None:
         # Importing a module of commands adds them.
         for commands in (
             *(deploying, fairness, looking, moving, rehearsing),
-            *(running, starting, waiving),
+            *(running, starting, steering, waiving),
         ):
             assert commands.app is app
         app()

@@ -10,7 +10,7 @@ from mlguard.cli.terminal import FAMILY, STYLES, Line, headline, indented
 from mlguard.deploy.false_alarms import FalseAlarms
 from mlguard.deploy.history import History
 from mlguard.deploy.outcome import SCHEMA_VERSION
-from mlguard.deploy.status import AppStatus, MonitorStatus
+from mlguard.deploy.status import AppStatus, MonitorStatus, RolloutStatus
 from mlguard.registry import Event, Mode
 from mlguard.waivers import Waiver
 from mlguard.wording import ago, duration, moment, rfc3339
@@ -39,8 +39,7 @@ def _app(one: AppStatus) -> list[Line]:
         lines += _entry("settings", f"✗ {one.config_error}", "red")
     if one.last_event is not None:
         lines += _entry("last", _event(one.last_event, one.now))
-    if one.candidate is not None:
-        lines += _entry("candidate", f"{one.candidate.name} is {one.candidate.state.lower()}")
+    lines += _candidate(one)
     for hold in one.holds:
         ends = "until it is resumed"
         if hold.expires is not None:
@@ -77,6 +76,22 @@ def _headline(one: AppStatus) -> Line:
         mark = ("✗ degraded", "red")
     since = f"{ago(state.since, one.now)}, generation {state.generation}"
     return headline(f"{one.app}  {active.name}  since {moment(state.since)} ({since})", mark)
+
+
+def _candidate(one: AppStatus) -> list[Line]:
+    if one.rollout is not None and one.rollout.steps:
+        return _rollout_lines(one.rollout, one.now)
+    if one.candidate is None:
+        return []
+    return _entry("candidate", f"{one.candidate.name} is {one.candidate.state.lower()}")
+
+
+def _rollout_lines(found: RolloutStatus, now: float) -> list[Line]:
+    since = "" if found.since is None else f", {ago(found.since, now)}"
+    lines = _entry("candidate", f"{found.version}: {found.words}{since}", "yellow")
+    for one in found.findings:
+        lines += _entry("", f"{one.verdict.mark} {one.summary}", STYLES[one.verdict])
+    return lines
 
 
 def _entry(label: str, text: str, style: str = "") -> list[Line]:
@@ -143,6 +158,8 @@ def _next(one: AppStatus) -> str:
         return f"mlguard deploy {one.app}"
     if one.state.mode is Mode.DEFAULT_OUTPUT:
         return f"mlguard history {one.app}"
+    if one.rollout is not None and one.rollout.steps:
+        return f"mlguard promote {one.app}, or mlguard abort {one.app}"
     if one.holds:
         return f"mlguard resume {one.app} --reason …"
     if not one.servers:
@@ -186,6 +203,7 @@ def _app_document(one: AppStatus) -> dict[str, Any]:
         },
         "reason": one.state.reason,
         "candidate": None if one.candidate is None else one.candidate.name,
+        "rollout": None if one.rollout is None else one.rollout.to_json(),
         "rollback_target": one.rollback_target,
         "monitors": [monitor.to_json() for monitor in one.monitors],
         "false_alarms": None if one.false_alarms is None else one.false_alarms.to_json(),

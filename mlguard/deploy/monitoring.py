@@ -14,6 +14,7 @@ from typing import Any
 from mlguard.config import AppSettings, ProjectSettings
 from mlguard.deploy.outcome import SCHEMA_VERSION
 from mlguard.deploy.reporting import deliver_mail, report_if_due
+from mlguard.deploy.standby import rehearse
 from mlguard.deploy.watch import TickEvent, Watcher
 from mlguard.registry import Registry
 from mlguard.wording import rfc3339
@@ -78,7 +79,15 @@ def watcher(
         made = report_if_due(project, settings, registry, now)
         return None if made is None else f"wrote {made.files[0]}"
 
-    return Watcher(project, registry, clock=clock, deliver=deliver, report=report, only=only)
+    return Watcher(
+        project,
+        registry,
+        clock=clock,
+        deliver=deliver,
+        report=report,
+        rehearsal=rehearse,
+        only=only,
+    )
 
 
 def monitor_once(

@@ -12,11 +12,18 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from mlguard.config import AppSettings, ProjectSettings
-from mlguard.errors import IntegrityError, MlguardError
+from mlguard.errors import (
+    IntegrityError,
+    ModelFileError,
+    ModelRunError,
+    UntrustedModelError,
+)
 
 if TYPE_CHECKING:
     from mlguard.registry import Registry, Version
 
+#: What a version may raise; anything else (test data that is gone) says nothing of it.
+_ITS_FAULT = (IntegrityError, ModelFileError, ModelRunError, UntrustedModelError)
 #: Rows that it is asked.
 GOLDEN_ROWS = 20
 #: Seconds between two rehearsals.
@@ -49,8 +56,8 @@ def rehearse(
 
     Raises
     ------
-    RegistryError
-        If the registry or the artifact store cannot be read; nothing is known then.
+    MlguardError
+        If the registry, the artifact store or the test data cannot be read; nothing is known then.
     """
     from mlguard.models.bundle import serving_sha256
     from mlguard.models.isolation import run_in_child
@@ -71,7 +78,7 @@ def rehearse(
             memory_mib=settings.model.memory_mib,
             wall_s=60 + settings.model.wall_limit_s,
         )
-    except MlguardError as error:
+    except _ITS_FAULT as error:
         return Rehearsed(version.name, False, error.message)
     if not report["ok"]:
         return Rehearsed(version.name, False, report["reason"])

@@ -11,10 +11,12 @@ from typing import Any
 
 from mlguard.config import AppSettings
 from mlguard.deploy.false_alarms import FalseAlarms, expected_false_alarms
+from mlguard.deploy.outcome import check_to_json
 from mlguard.deploy.rollout import state_fields
 from mlguard.deploy.watch import conditions
+from mlguard.deploy.watch_rollout import step_findings, step_words
 from mlguard.registry import AppState, Event, Hold, Incident, Mode, Registry, Server, Version
-from mlguard.results import MonitorResult, Verdict
+from mlguard.results import CheckResult, MonitorResult, Verdict
 from mlguard.waivers import WaiverBook
 from mlguard.wording import rfc3339
 
@@ -62,6 +64,50 @@ class MonitorStatus:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RolloutStatus:
+    """A version that is being rolled out.
+
+    Attributes
+    ----------
+    version : str
+        Its name.
+    state : str
+        ``"STAGED"``, ``"SHADOW"`` or ``"CANARY"``.
+    step, steps : int
+        Which step it is at, from 1 (0: it is being loaded), and how many there are.
+    weight : float
+        Share of the callers that it answers.
+    since : float or None
+        When the step began.
+    words : str
+        The step as people read it.
+    findings : tuple of CheckResult
+        The comparisons with what serves, as they stand.
+    """
+
+    version: str
+    state: str
+    step: int
+    steps: int
+    weight: float
+    since: float | None
+    words: str
+    findings: tuple[CheckResult, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return it as it stands in ``rollout`` of the status document."""
+        return {
+            "version": self.version,
+            "state": self.state,
+            "step": self.step,
+            "steps": self.steps,
+            "weight": self.weight,
+            "since": None if self.since is None else rfc3339(self.since),
+            "checks": [check_to_json(one) for one in self.findings],
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class AppStatus:
     """Everything that ``mlguard status`` says of one app.
 
@@ -85,6 +131,7 @@ class AppStatus:
     config_error: str
     now: float
     acts_from: float | None = None
+    rollout: RolloutStatus | None = None
 
     @property
     def degraded(self) -> tuple[str, ...]:
@@ -147,6 +194,24 @@ def app_status(
         config_error=config_error,
         now=now,
         acts_from=_acts_from(state, settings, now),
+        rollout=_rollout(registry, app),
+    )
+
+
+def _rollout(registry: Registry, app: str) -> RolloutStatus | None:
+    rolling = registry.rolling(app)
+    if rolling is None:
+        return None
+    operation = rolling.operation
+    return RolloutStatus(
+        version=rolling.version.name,
+        state=rolling.version.state.value,
+        step=operation.step + 1,
+        steps=len(operation.steps),
+        weight=rolling.weight,
+        since=operation.step_at,
+        words=step_words(operation),
+        findings=tuple(step_findings(registry, rolling)),
     )
 
 

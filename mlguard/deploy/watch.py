@@ -30,6 +30,7 @@ from typing import TYPE_CHECKING, Any
 
 from mlguard.config import AppSettings, ProjectSettings, load_app
 from mlguard.deploy.qualify import Replayer
+from mlguard.deploy.standby import DAILY_S, Rehearsed
 from mlguard.deploy.watch_actions import Actor, TickEvent
 from mlguard.deploy.watch_app import AppWatch
 from mlguard.deploy.watch_clock import Stopwatch, boot_id
@@ -59,6 +60,9 @@ REPORT_S = 60.0
 _STORE_S = 5.0
 
 _log = logging.getLogger(__name__)
+
+#: Tries a version as a rollback to it would.
+Rehearsal = Callable[["ProjectSettings", "AppSettings", "Registry", "Version"], Rehearsed]
 
 __all__ = ["TickEvent", "Watcher", "conditions"]
 
@@ -98,6 +102,8 @@ class Watcher:
         returns what to say of it, if anything.
     replay : callable, optional
         Plays rows to a model; default: in a child process.
+    rehearsal : callable, optional
+        Tries a version that could be gone back to; default: nothing is tried.
     only : str, optional
         Watch this app alone.
     """
@@ -114,8 +120,10 @@ class Watcher:
         deliver: Callable[[float], str | None] | None = None,
         report: Callable[[AppSettings, float], str | None] | None = None,
         replay: Replayer | None = None,
+        rehearsal: Rehearsal | None = None,
         only: str | None = None,
     ) -> None:
+        self._rehearsal = rehearsal
         self.project = project
         self.registry = registry
         self.clock = clock
@@ -221,6 +229,10 @@ class Watcher:
                 yield from self._errand_of(
                     app, "report", now, functools.partial(self._report, settings, now)
                 )
+        for app, settings in list(self._settings.items()):
+            yield from self._errand_of(
+                app, "rehearsed", now, functools.partial(self._rehearse, settings, now)
+            )
         if self._deliver is not None:
             yield from self._errand_of("", "delivered", now, functools.partial(self._deliver, now))
 
@@ -235,6 +247,33 @@ class Watcher:
             return
         if said:
             yield TickEvent(at=now, app=app, kind=kind, summary=said)
+
+    def _rehearse(self, settings: AppSettings, now: float) -> str | None:
+        """Try what a rollback would go to, once a day; one that does not work is broken now."""
+        app = settings.name
+        if settings.auto.rehearse == "never" or self._rehearsal is None:
+            return None
+        targets = self.registry.rollback_targets(app, automatic=True)
+        if not targets:
+            return None
+        target = targets[0]
+        key = app, 0, 0, "rehearsal"
+        known = self.registry.monitor_state(*key) or {"at": 0.0}
+        # What served until a moment ago was rehearsed by its callers.
+        if 0 <= now - max(known["at"], target.state_at) < DAILY_S:
+            return None
+        # Before it is tried: one that takes its child down is not tried again at once.
+        self.registry.set_monitor_state(*key, {"at": now})
+        tried = self._rehearsal(self.project, settings, self.registry, target)
+        if not tried.ok:
+            # Once more: a machine that is short of memory is no broken version.
+            tried = self._rehearsal(self.project, settings, self.registry, target)
+        facts = {"at": now, "version": target.name, "ok": tried.ok, "reason": tried.reason}
+        self.registry.set_monitor_state(*key, facts)
+        if tried.ok:
+            return None
+        self.registry.report_broken(target.id, f"the rehearsal of a rollback: {tried.reason}")
+        return f"{target.name} could not be gone back to: {tried.reason}"
 
     # --- one app -------------------------------------------------------------------------
 
