@@ -312,12 +312,21 @@ class DataTable(Table):
 class ModelTable(Table):
     """``[model]``: the candidate's file and how far it is trusted."""
 
-    path: str = Field("model.skops", description="File of the candidate.")
+    path: str = Field(
+        "model.skops",
+        description="File of the candidate: skops, ONNX, or joblib and pickle; or a class of "
+        'yours with a method predict, as "predictor.py:Class".',
+    )
+    files: list[str] = Field(
+        default_factory=list,
+        description="Files that the class of `path` needs, in or below the folder of its source.",
+    )
     train: str = Field("", description="Script that writes data and model where they are missing.")
     trusted_types: list[str] = Field(
         default_factory=list, description="Types that a skops file may name beside the known ones."
     )
     allow_pickle: bool = Field(False, description="Allow joblib and pickle files, which run code.")
+    allow_code: bool = Field(False, description="Allow a Python class as the model, which is code.")
     runtime: Literal["auto", "original", "onnx"] = Field(
         "auto",
         description="What serves: a compiled model where it answers all test rows as the "
@@ -989,10 +998,18 @@ class ReproducibilityRule(CheckPolicy):
     rows: int = Field(200, ge=1, description="Test rows that are asked again.")
 
 
+class CoverageRule(CheckPolicy):
+    """``[gate.behaviour.coverage]``: judged where ``[app] uncertainty`` is true."""
+
+    tolerance: float = Field(
+        0.05, gt=0, lt=0.5, description="How far below `[app] coverage` it may be found."
+    )
+
+
 class BehaviourGate(Family):
     """``[gate.behaviour]``."""
 
-    TABLES = frozenset({"flips", "calibration", "reproducibility"})
+    TABLES = frozenset({"flips", "calibration", "reproducibility", "coverage"})
     NAMED = frozenset({"invariance", "directional", "minimum_functionality"})
 
     invariance: dict[str, InvarianceRule] = Field(
@@ -1007,6 +1024,7 @@ class BehaviourGate(Family):
     flips: FlipsRule | None = Field(None, description="Absent: not judged.")
     calibration: CalibrationRule | None = Field(None, description="Absent: not judged.")
     reproducibility: ReproducibilityRule | None = Field(None, description="Absent: not judged.")
+    coverage: CoverageRule = CoverageRule()
 
 
 class LatencyRule(CheckPolicy):

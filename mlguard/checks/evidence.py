@@ -30,9 +30,11 @@ if TYPE_CHECKING:
 
     from mlguard.data.scan import TableScan
     from mlguard.models.bundle import Manifest
+    from mlguard.models.isolation import ChildPredictor
+    from mlguard.models.opening import Opened
     from mlguard.models.predictions import Predictions
     from mlguard.models.predictor import AnyPredictor
-    from mlguard.models.schema import InputSchema
+    from mlguard.models.uncertainty import Uncertainty
 
 #: Of the choice of rows, where a sample is enough.
 _SEED = 20_240_503
@@ -197,7 +199,7 @@ class Subject:
     name : str, optional
         How the candidate is called; default the file's name.
     failures_dir : Path, optional
-        Where rows that broke an expectation are listed by their id.
+        Where rows that broke a check are listed by their id.
     serve : callable, optional
         Serves the candidate behind real HTTP while a ``with`` block runs; gives the client.
     """
@@ -215,9 +217,10 @@ class Subject:
         self.serve = serve
         self.project = project
         self.settings = settings
-        self.model_path = model or Path(settings.path(settings.model.path))
-        self.name = name or self.model_path.name
+        self._named = model or Path(settings.path(settings.model.path))
+        self.name = name or self._named.name
         self.failures_dir = failures_dir
+        self.listed_files: set[Path] = set()
 
     # --- data ---
 
@@ -323,35 +326,35 @@ class Subject:
     # --- models ---
 
     @cached_property
+    def model_path(self) -> Path:
+        """The candidate's file; a Python class is packed into one."""
+        from mlguard.models.code import candidate_file
+
+        packed = self.project.state_dir / "packed"
+        return candidate_file(self._named, self.settings.model.files, packed)
+
+    @cached_property
     def candidate(self) -> JudgedModel:
         """The version under judgement."""
-        from mlguard.models.predictor import Predictor
-
-        thresholds = self.settings.model.thresholds
-        predictor = Predictor(self._estimator, self._schema, thresholds)
-        return self._judged(self.name, predictor, thresholds)
+        return self._judged(self.name, self._opened.predictor, self.settings.model.thresholds)
 
     @cached_property
     def manifest(self) -> Manifest:
-        """The candidate's manifest, as a deployment would register it."""
-        from mlguard.models.bundle import Manifest
-
-        return Manifest.of(self.model_path, self._schema, self.settings.model)
+        """The candidate's manifest, as a deployment would register it before compiling."""
+        return self._opened.manifest.saying(self.uncertainty)
 
     @cached_property
-    def _estimator(self) -> Any:
-        from mlguard.models.formats import load_model
+    def uncertainty(self) -> Uncertainty | None:
+        """What the candidate's answers say of how sure they are; None where they do not."""
+        from mlguard.models.uncertainty import calibrated
 
-        told = self.settings.model
-        return load_model(
-            self.model_path, trusted_types=told.trusted_types, allow_pickle=told.allow_pickle
-        )
+        return calibrated(self._opened.predictor, self.settings, self.test)
 
     @cached_property
-    def _schema(self) -> InputSchema:
-        from mlguard.models.schema import input_schema
+    def _opened(self) -> Opened:
+        from mlguard.models.opening import open_model
 
-        return input_schema(self._estimator, self.test, self.settings)
+        return open_model(self.model_path, self.test, self.settings)
 
     @cached_property
     def active(self) -> JudgedModel | None:
@@ -361,7 +364,7 @@ class Subject:
             # A check changes nothing: it does not even make the database.
             return None
         from mlguard.models.bundle import Manifest
-        from mlguard.models.predictor import load_predictor
+        from mlguard.models.opening import open_version
         from mlguard.registry import Registry
 
         with Registry.open(self.project) as registry:
@@ -370,7 +373,9 @@ class Subject:
                 return None
             manifest = Manifest.from_json(version.manifest)
             path = registry.artifacts.get(manifest.serving_sha256)
-            return self._judged(version.name, load_predictor(manifest, path), manifest.thresholds)
+            return self._judged(
+                version.name, open_version(manifest, path, self.settings), manifest.thresholds
+            )
 
     def baseline(self, name: str) -> JudgedModel:
         """Return the simple model ``majority``, ``mean``, ``stump`` or ``linear``, trained."""
@@ -396,7 +401,7 @@ class Subject:
         return {}
 
     def _judged(
-        self, name: str, predictor: AnyPredictor, thresholds: Mapping[str, float]
+        self, name: str, predictor: AnyPredictor | ChildPredictor, thresholds: Mapping[str, float]
     ) -> JudgedModel:
         return JudgedModel(
             name,

@@ -95,10 +95,10 @@ def inspect_candidate(project: ProjectSettings, settings: AppSettings, file: Pat
 def describe(payload: Mapping[str, str]) -> dict[str, Any]:
     """Describe the model of a payload; runs in the child process."""
     from mlguard.data.frames import file_digest, read_frame, select_columns
-    from mlguard.models.compilation import compile_model
-    from mlguard.models.formats import load_model
+    from mlguard.models.compilation import as_it_is, compile_model
+    from mlguard.models.opening import open_model
     from mlguard.models.predictor import Predictor
-    from mlguard.models.schema import input_schema
+    from mlguard.models.uncertainty import calibrated
 
     settings = load_app(load_project(payload["root"]), payload["app"])
     file = Path(payload["file"])
@@ -107,15 +107,9 @@ def describe(payload: Mapping[str, str]) -> dict[str, Any]:
     wanted = [one for one in (data.target, *data.sensitive, data.time, data.id) if one]
     select_columns(frame, wanted, where=f"[data] test of {settings.name}, {data.test},")
     began = time.perf_counter()
-    estimator = load_model(
-        file,
-        trusted_types=settings.model.trusted_types,
-        allow_pickle=settings.model.allow_pickle,
-    )
+    opened = open_model(file, frame, settings)
     load_s = time.perf_counter() - began
-    schema = input_schema(estimator, frame, settings)
-    manifest = Manifest.of(file, schema, settings.model)
-    predictor = Predictor(estimator, schema, manifest.thresholds)
+    manifest, predictor = opened.manifest, opened.predictor
     golden = frame.head(GOLDEN_ROWS)
     if settings.model.threshold_attribute and len(manifest.schema.classes or ()) != 2:  # noqa: PLR2004
         raise ConfigError(
@@ -141,13 +135,20 @@ def describe(payload: Mapping[str, str]) -> dict[str, Any]:
             f"{file.name} answered differently when asked the same rows again",
             hint="fix its random state: a version that is not repeatable cannot be judged",
         )
-    found = compile_model(
-        predictor,
-        frame,
-        asked=settings.model.runtime,
-        tolerance=settings.model.compile_tolerance,
-        thresholds=manifest.thresholds,
-    )
+    manifest = manifest.saying(calibrated(predictor, settings, frame))
+    told = settings.model
+    if isinstance(predictor, Predictor):
+        found = compile_model(
+            predictor,
+            frame,
+            asked=told.runtime,
+            tolerance=told.compile_tolerance,
+            thresholds=manifest.thresholds,
+        )
+    else:
+        found = as_it_is(
+            manifest.model_format, asked=told.runtime, tolerance=told.compile_tolerance
+        )
     found = replace(found, data_sha256=file_digest(settings.path(data.test)))
     if found.content:
         Path(payload["compiled"]).write_bytes(found.content)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from mlguard import policy
 from mlguard.models.bundle import Manifest
-from mlguard.models.compilation import Compilation
+from mlguard.models.compilation import GRAPH, Compilation
 from mlguard.results import CheckResult, Enforcement, GateDecision, Verdict
 
 #: Identity of the result.
@@ -18,7 +18,7 @@ CHECK = "serving.compilation"
 
 def compilation_result(found: Compilation) -> CheckResult:
     """Return what compiling found as the result of a check."""
-    refused = found.asked == "onnx" and found.runtime != "onnx"
+    refused = found.asked == "onnx" and found.runtime != "onnx" and found.reason != GRAPH
     compared = found.comparison
     return CheckResult(
         id=CHECK,

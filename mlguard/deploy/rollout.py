@@ -63,6 +63,8 @@ class Request:
         Displace a version that is being watched, or one that is staged.
     resolves : int or None
         Incident that this version fixes.
+    failures_dir : Path or None
+        Where rows that broke a check are listed; the gate runs then, whatever is on record.
     """
 
     model: Path
@@ -73,6 +75,7 @@ class Request:
     supersede: bool = False
     replace_candidate: bool = False
     resolves: int | None = None
+    failures_dir: Path | None = None
 
 
 class Rollout:
@@ -186,7 +189,7 @@ class Rollout:
     # --- before the gate -----------------------------------------------------------------
 
     def _dry_run(self, request: Request, candidate: Candidate) -> Outcome:
-        decision = with_compilation(self._gate(request.model), candidate.manifest)
+        decision = with_compilation(self._gate(request), candidate.manifest)
         return self._outcome(
             self.registry.app(self.app),
             decision=decision,
@@ -270,7 +273,8 @@ class Rollout:
         self, request: Request, candidate: Candidate, version: Version
     ) -> tuple[GateDecision, Evidence, bool]:
         """Return the gate's decision, from earlier evidence where nothing has changed."""
-        fresh = self._fresh_evidence(candidate)
+        # Rows are listed by the run that finds them.
+        fresh = None if request.failures_dir else self._fresh_evidence(candidate)
         reused = fresh is not None
         if fresh is None:
             decision = with_compilation(
@@ -324,11 +328,15 @@ class Rollout:
         active = self.registry.app(self.app).active
         return policy_digest(self.project, self.settings, active.digest if active else "")
 
-    def _gate(self, model: Path, *, name: str = "", reference: Path | None = None) -> GateDecision:
+    def _gate(
+        self, request: Request, *, name: str = "", reference: Path | None = None
+    ) -> GateDecision:
+        model = request.model
         return run_gate(
             self.project.root,
             self.app,
             model=model,
+            failures_dir=request.failures_dir,
             candidate=f"{name} ({model.name})" if name else model.name,
             reference=reference,
             on_progress=lambda step: self.progress(gate_step(step)),
@@ -340,7 +348,7 @@ class Rollout:
         """Run the gate; keep what it measured on the test data for the monitors."""
         with tempfile.TemporaryDirectory(prefix="mlguard-deploy-") as scratch:
             reference = Path(scratch) / "reference.json"
-            decision = self._gate(request.model, name=version.name, reference=reference)
+            decision = self._gate(request, name=version.name, reference=reference)
             if reference.is_file():
                 document = json.loads(reference.read_text(encoding="utf-8"))
                 self.registry.set_reference(self.app, candidate.digest, document)
@@ -587,16 +595,29 @@ def _declared_alike(manifest: Manifest, settings: AppSettings) -> bool:
         manifest.thresholds == settings.model.thresholds
         and manifest.task == settings.app.task
         and manifest.allow_pickle == settings.model.allow_pickle
+        and manifest.allow_code == settings.model.allow_code
         and list(manifest.trusted_types) == settings.model.trusted_types
         and schema.input == settings.app.input
         and features in ([], list(schema.names))
+        and _calibrated_alike(manifest, settings)
     )
+
+
+def _calibrated_alike(manifest: Manifest, settings: AppSettings) -> bool:
+    """Return whether answers would say how sure they are from the same rows, as often right."""
+    if not settings.app.uncertainty:
+        return not manifest.uncertainty
+    rows = file_digest(settings.path(settings.data.calibration or settings.data.test))
+    known = manifest.uncertainty
+    same = known.get("coverage") == settings.app.coverage and known.get("rows_sha256") == rows
+    return bool(same)
 
 
 def _compiled_alike(manifest: Manifest, settings: AppSettings) -> bool:
     """Return whether compiling would be asked for, and judged, as when this was registered."""
     told = settings.model
     if told.runtime == "original":
+        # Versions from before anything was compiled are this.
         return manifest.runtime == "original"
     known = manifest.compilation
     return (

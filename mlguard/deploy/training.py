@@ -15,17 +15,18 @@ from filelock import FileLock
 
 from mlguard.config import AppSettings
 from mlguard.errors import DataError, ModelFileError
+from mlguard.models.code import source_of
 
 Progress = Callable[[str], None]
 
 
 def missing_files(settings: AppSettings) -> list[str]:
     """Return the local files named in app.toml that are not there, as written in it."""
-    named = [settings.model.path, settings.data.train, settings.data.test]
+    named = [settings.model.path, *settings.model.files, settings.data.train, settings.data.test]
     return [
         text
         for text in named
-        if text and "://" not in text and not (settings.folder / text).exists()
+        if text and "://" not in text and not (settings.folder / source_of(text)).exists()
     ]
 
 
@@ -88,6 +89,8 @@ def train_missing(
 
 def _missing(settings: AppSettings, *, hint: str) -> DataError | ModelFileError:
     text = missing_files(settings)[0]
-    kind = ModelFileError if text == settings.model.path else DataError
-    key = "[model] path" if text == settings.model.path else "[data]"
+    key = "[data]"
+    if text in (settings.model.path, *settings.model.files):
+        key = "[model] path" if text == settings.model.path else "[model] files"
+    kind = DataError if key == "[data]" else ModelFileError
     return kind(f"{key} of {settings.name} names {text!r}, but there is no such file", hint=hint)

@@ -16,12 +16,16 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Self, get_args
+from typing import TYPE_CHECKING, Any, Literal, Self, get_args
 
 from mlguard.config import ModelTable
 from mlguard.data.frames import file_digest
+from mlguard.models.code import code_of
 from mlguard.models.formats import Format, sniff
 from mlguard.models.schema import InputSchema, Task
+
+if TYPE_CHECKING:
+    from mlguard.models.uncertainty import Uncertainty
 
 #: What runs a model in a server.
 Runtime = Literal["original", "linear", "onnx"]
@@ -49,7 +53,7 @@ class Manifest:
     ----------
     model_sha256 : str
         SHA-256 of the model file, 64 hex digits.
-    model_format : {"skops", "pickle"}
+    model_format : {"skops", "pickle", "onnx", "python"}
         What the file is.
     input_schema : dict
         :meth:`InputSchema.to_json`.
@@ -62,15 +66,20 @@ class Manifest:
         Kind of prediction.
     trusted_types : tuple of str
         Types the file may name beside the known ones.
-    allow_pickle : bool
-        Whether the file may run code when it is read.
+    allow_pickle, allow_code : bool
+        Whether the file may run code when it is read, or is code.
     predictor_code : dict of str to str
-        Files of a Python predictor, by name; empty for an estimator.
+        SHA-256 of each file of a Python predictor, by name; empty for anything else.
+    own_process : bool
+        Whether a graph may run for as long as it likes, so that something must end it.
     compiled_sha256 : str
         SHA-256 of the compiled bytes, 64 hex digits; empty where the file itself is run.
     compilation : dict
         How the compiled bytes were held against the file, and why there are none
         (:class:`mlguard.models.compilation.Compilation`); empty before there was such a thing.
+    uncertainty : dict
+        What answers need to say how sure they are
+        (:class:`mlguard.models.uncertainty.Uncertainty`); empty where they do not.
     """
 
     model_sha256: str
@@ -81,9 +90,12 @@ class Manifest:
     task: Task = "classification"
     trusted_types: tuple[str, ...] = ()
     allow_pickle: bool = False
+    allow_code: bool = False
     predictor_code: dict[str, str] = field(default_factory=dict)
+    own_process: bool = False
     compiled_sha256: str = ""
     compilation: dict[str, Any] = field(default_factory=dict)
+    uncertainty: dict[str, Any] = field(default_factory=dict)
 
     @classmethod
     def of(cls, model_path: Path | str, schema: InputSchema, model: ModelTable) -> Self:
@@ -103,7 +115,15 @@ class Manifest:
             task=schema.task,
             trusted_types=tuple(model.trusted_types),
             allow_pickle=model.allow_pickle,
+            allow_code=model.allow_code,
+            predictor_code=code_of(model_path) if model_format == "python" else {},
         )
+
+    def saying(self, uncertainty: Uncertainty | None) -> Self:
+        """Return the manifest of a version whose answers say how sure they are."""
+        if uncertainty is None:
+            return self
+        return dataclasses.replace(self, uncertainty=uncertainty.to_json())
 
     @property
     def schema(self) -> InputSchema:
@@ -140,7 +160,7 @@ class Manifest:
     @property
     def in_process(self) -> bool:
         """Whether a server may run the version in its own process: it can run no code."""
-        return self.runtime != "original"
+        return self.runtime != "original" or (self.model_format == "onnx" and not self.own_process)
 
     @property
     def digest(self) -> str:
@@ -157,6 +177,9 @@ class Manifest:
             "task": self.task,
             "predictor_code": self.predictor_code,
         }
+        if self.uncertainty:
+            # Only where there is one: what was registered without keeps its digest.
+            content["uncertainty"] = self.uncertainty
         text = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
         return hashlib.sha256(text.encode()).hexdigest()
 

@@ -26,6 +26,7 @@ from mlguard.errors import MlguardError
 from mlguard.models.bundle import Runtime
 from mlguard.models.comparing import Comparison, Judge
 from mlguard.models.converting import distance_only, final_step, to_onnx
+from mlguard.models.formats import Format
 from mlguard.models.inline import Backend
 from mlguard.models.linear import reduce_linear
 from mlguard.models.onnx_model import OnnxModel
@@ -34,6 +35,8 @@ from mlguard.models.predictor import Predictor
 if TYPE_CHECKING:
     import pandas as pd
 
+#: What is said of a file that is a graph already.
+GRAPH = "served as the ONNX graph that it is"
 #: Why some models are not tried, by the beginning of their class's name.
 _SLOWER = ("KNeighbors", "RadiusNeighbors", "GaussianProcess")
 
@@ -70,6 +73,8 @@ class Compilation:
 
     def summary(self) -> str:
         """Say in one sentence what serves, and on what grounds."""
+        if self.reason == GRAPH:
+            return GRAPH
         if self.runtime == "original":
             return f"the original serves, in a process of its own: {self.reason}"
         assert self.comparison is not None
@@ -94,6 +99,22 @@ class Compilation:
         known = {key: value for key, value in document.items() if key in names}
         found = document.get("comparison")
         return cls(**known, comparison=None if found is None else Comparison(**found))
+
+
+def as_it_is(model_format: Format, *, asked: str, tolerance: float) -> Compilation:
+    """Return the compilation of a file that there is nothing to compile in.
+
+    Parameters
+    ----------
+    model_format : str
+        ``"onnx"`` or ``"python"``.
+    asked : str
+        ``[model] runtime``.
+    tolerance : float
+        ``[model] compile_tolerance``.
+    """
+    reason = GRAPH if model_format == "onnx" else "it is Python code"
+    return Compilation(runtime="original", asked=asked, tolerance=tolerance, reason=reason)
 
 
 def compile_model(

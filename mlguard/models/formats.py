@@ -25,7 +25,7 @@ from typing import Any, Literal
 
 from mlguard.errors import ModelFileError, UntrustedModelError
 
-Format = Literal["skops", "pickle"]
+Format = Literal["skops", "pickle", "onnx", "python"]
 
 #: Largest size of a skops file's contents once unpacked.
 MAX_UNPACKED_MIB = 4096
@@ -130,6 +130,10 @@ TRUSTED_TYPES = frozenset(
     }
 )
 
+#: Member of an archive that makes it a packed Python predictor.
+PACKED_CODE = "predictor.json"
+#: Keys of the fields of an ONNX file that may follow its version.
+_GRAPH_FIELDS = (0x12, 0x1A, 0x22, 0x28, 0x32, 0x3A, 0x42, 0x72)
 #: First bytes of a pickle and of the compressions that joblib writes.
 _PICKLE_MAGIC = (
     b"\x80",
@@ -169,10 +173,26 @@ def sniff(path: Path | str) -> Format:
     if not head:
         raise _no_model(path, "it is empty")
     if head.startswith(b"PK\x03\x04"):
-        return "skops"
+        return "python" if _is_packed_code(path) else "skops"
     if head.startswith(_PICKLE_MAGIC):
         return "pickle"
-    raise _no_model(path, "it is neither a skops file nor a joblib or pickle file")
+    if _is_graph(head):
+        return "onnx"
+    raise _no_model(path, "it is neither a skops nor an ONNX file, nor a joblib or pickle file")
+
+
+def _is_packed_code(path: Path) -> bool:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = archive.namelist()
+    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError):
+        return False  # reading it says what is wrong with it
+    return PACKED_CODE in names and "schema.json" not in names
+
+
+def _is_graph(head: bytes) -> bool:
+    """Tell an ONNX file: a protobuf message that begins with its version and another field."""
+    return len(head) > 2 and head[0] == 0x08 and 0 < head[1] < 0x40 and head[2] in _GRAPH_FIELDS  # noqa: PLR2004
 
 
 def load_model(
@@ -213,8 +233,12 @@ def load_model(
         If it runs code and that is allowed.
     """
     path = Path(path)
-    if sniff(path) == "pickle":
+    model_format = sniff(path)
+    if model_format == "pickle":
         return _load_pickle(path, allow_pickle=allow_pickle)
+    if model_format != "skops":
+        what = "an ONNX graph" if model_format == "onnx" else "a Python predictor"
+        raise _no_model(path, f"it is {what}, and a scikit-learn estimator is needed here")
     _check_archive(path, max_unpacked_mib)
     allowed = TRUSTED_TYPES | set(trusted_types)
     found = _guarded(path, lambda: _untrusted_types(path))

@@ -60,8 +60,8 @@ class InlinePredictor:
         Under ``"default"``, the score from which the second of two classes is answered.
     """
 
-    #: Whether a server may call it in its own process.
-    in_process = True
+    #: Whether a server may call it in its own process; not graphs with loops.
+    in_process: bool = True
     #: Whether rows are turned into data frames for this model.
     needs_pandas = False
 

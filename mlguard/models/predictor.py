@@ -27,8 +27,9 @@ import numpy.typing as npt
 from mlguard.data.frames import file_digest, select_columns
 from mlguard.errors import DataError, IntegrityError, MlguardError, ModelRunError
 from mlguard.models.bundle import Manifest
+from mlguard.models.code import load_code
 from mlguard.models.formats import load_model
-from mlguard.models.inline import Backend, InlinePredictor
+from mlguard.models.inline import InlinePredictor
 from mlguard.models.predictions import (
     Predictions,
     as_labels,
@@ -233,6 +234,8 @@ def load_predictor(
 ) -> AnyPredictor:
     """Load a version: the file that was registered, or what it was compiled to.
 
+    Loading a pickle or a Python predictor runs its code: do that in a process of its own.
+
     Parameters
     ----------
     manifest : Manifest
@@ -265,22 +268,33 @@ def load_predictor(
             found=found,
             expected=manifest.model_sha256,
         )
-    estimator = load_model(
-        model_path, trusted_types=manifest.trusted_types, allow_pickle=manifest.allow_pickle
-    )
+    if manifest.model_format == "onnx":
+        return _load_graph(manifest, model_path, in_process=manifest.in_process)
+    if manifest.model_format == "python":
+        estimator = load_code(model_path, allow_code=manifest.allow_code)
+    else:
+        estimator = load_model(
+            model_path, trusted_types=manifest.trusted_types, allow_pickle=manifest.allow_pickle
+        )
     return Predictor(estimator, manifest.schema, manifest.thresholds)
 
 
 def _load_compiled(manifest: Manifest, path: Path | str) -> InlinePredictor:
+    if manifest.runtime != "linear":
+        return _load_graph(manifest, path, in_process=True)
     from mlguard.models.linear import LinearModel
+
+    backend = LinearModel.load(path, manifest.schema)
+    return InlinePredictor(backend, manifest.schema, manifest.thresholds)
+
+
+def _load_graph(manifest: Manifest, path: Path | str, *, in_process: bool) -> InlinePredictor:
     from mlguard.models.onnx_model import load_onnx
 
-    backend: Backend
-    if manifest.runtime == "linear":
-        backend = LinearModel.load(path, manifest.schema)
-    else:
-        backend = load_onnx(path, manifest.schema)
-    return InlinePredictor(backend, manifest.schema, manifest.thresholds)
+    backend = load_onnx(path, manifest.schema)
+    found = InlinePredictor(backend, manifest.schema, manifest.thresholds)
+    found.in_process = in_process
+    return found
 
 
 # --- what a model is like ------------------------------------------------------------------
