@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mlguard.checks import behaving
+from mlguard.checks.covering import find_coverage
 from mlguard.checks.declaration import Declaration, Item, from_finding
 from mlguard.checks.evidence import Subject
-from mlguard.config import AppSettings, BehaviourGate, CheckPolicy
+from mlguard.config import AppSettings, CheckPolicy
 from mlguard.results import CheckResult, Verdict
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ class Behaviour:
     def declare(self, settings: AppSettings, project_root: Path) -> Declaration:  # noqa: ARG002
         """Declare one item per test that app.toml names."""
         items, absent = [], []
-        for check, name, rule in _declared(settings.gate.behaviour):
+        for check, name, rule in _declared(settings):
             item = Item(id=f"behaviour.{check}", subject=name, policy=rule)
             if not rule.enabled:
                 absent.append(f"{item.name}: switched off in app.toml")
@@ -45,7 +46,7 @@ class Behaviour:
         # The item's policy is the test's own table.
         rule = next(
             one
-            for kind, name, one in _declared(subject.settings.gate.behaviour)
+            for kind, name, one in _declared(subject.settings)
             if (kind, name) == (check, item.subject)
         )
         if check == "invariance":
@@ -58,6 +59,8 @@ class Behaviour:
             found = behaving.find_reproducibility(candidate, subject.test, rule)  # type: ignore[arg-type]
         elif check == "calibration":
             found = behaving.find_calibration(candidate, subject.labelled, rule)  # type: ignore[arg-type]
+        elif check == "coverage":
+            found = find_coverage(subject, rule)  # type: ignore[arg-type]
         elif subject.active is None:
             return item.result(
                 Verdict.SKIPPED,
@@ -78,7 +81,8 @@ def cases_of(subject: Subject, file: str) -> pd.DataFrame:
     return read_frame(settings.path(file), missing_values=settings.data.missing_values)
 
 
-def _declared(gate: BehaviourGate) -> Iterator[tuple[str, str, CheckPolicy]]:
+def _declared(settings: AppSettings) -> Iterator[tuple[str, str, CheckPolicy]]:
+    gate = settings.gate.behaviour
     for check in _MANY:
         for name, rule in getattr(gate, check).items():
             yield check, name, rule
@@ -86,3 +90,5 @@ def _declared(gate: BehaviourGate) -> Iterator[tuple[str, str, CheckPolicy]]:
         rule = getattr(gate, check)
         if rule is not None:
             yield check, "", rule
+    if settings.app.uncertainty:
+        yield "coverage", "", gate.coverage

@@ -37,11 +37,15 @@ class Answer(msgspec.Struct, frozen=True):
         Why it is the default output; None where the model answered.
     score : float or None
         Score of the positive class, or a regression's value.
+    uncertainty : dict or None
+        Set of classes or interval of values, and how often it holds the truth; None where the
+        version does not offer it.
     """
 
     output: Any
     explanation: str | None = None
     score: float | None = None
+    uncertainty: dict[str, Any] | None = None
 
     def to_json(self, query_id: int) -> dict[str, Any]:
         """Return the answer in Clipper's form."""
@@ -52,11 +56,13 @@ class Answer(msgspec.Struct, frozen=True):
         }
         if self.explanation is not None:
             document["default_explanation"] = self.explanation
+        if self.uncertainty is not None:
+            document["uncertainty"] = self.uncertainty
         return document
 
     def encoded(self, query_id: int) -> bytes:
         """Return :meth:`to_json` as JSON text."""
-        if self.explanation is None:
+        if self.explanation is None and self.uncertainty is None:
             output = _ENCODER.encode(self.output)
             return b'{"query_id":%d,"output":%b,"default":false}' % (query_id, output)
         return _ENCODER.encode(self.to_json(query_id))

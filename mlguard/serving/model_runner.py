@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mlguard.errors import ModelRunError
+from mlguard.models.uncertainty import Uncertainty
 from mlguard.serving.answers import MODEL_NONSENSE, MODEL_NOT_FINITE, MODEL_RAISED
 
 if TYPE_CHECKING:
@@ -37,6 +38,9 @@ class Model:
         self.predictor: AnyPredictor = load_predictor(
             Manifest.from_json(manifest), Path(model_path)
         )
+        uncertainty = Uncertainty.of(manifest)
+        #: Whether the score of every class is handed on, not only that of the second of two.
+        self._every_score = uncertainty is not None and uncertainty.needs_all_scores
         self._spoken = 0
 
     def warm_up(self) -> None:
@@ -61,7 +65,7 @@ class Model:
             start, end = waiting.pop()
             try:
                 found = self.predictor.predict(rows[start:end])
-                part = _plain(found, end - start)
+                part = _plain(found, end - start, every_score=self._every_score)
             # SystemExit too: a model that calls sys.exit has failed on its rows, no more.
             except BaseException as error:  # noqa: BLE001
                 if end - start > 1:
@@ -88,7 +92,7 @@ class Model:
                 return None
             if labels.dtype.kind == "f" and not np.isfinite(labels).all():
                 return None
-            if scores is None or scores.ndim != 1:
+            if scores is None or (scores.ndim != 1 and not self._every_score):
                 return labels.tolist(), [None] * n
             return (labels.tolist(), scores.tolist()) if np.isfinite(scores).all() else None
         # Whatever it was happens again below, where it is told for the rows that it concerns.
@@ -123,18 +127,20 @@ def _made_up(schema: InputSchema) -> Any:
     return row
 
 
-def _plain(found: Predictions, n: int) -> list[tuple[Any, float | None, str | None]]:
+def _plain(
+    found: Predictions, n: int, *, every_score: bool = False
+) -> list[tuple[Any, Any, str | None]]:
     """Return (label, score, why not) per row as MessagePack values."""
     if len(found.labels) != n or (found.scores is not None and len(found.scores) != n):
         raise ModelRunError(f"expected {n} answers, got {len(found.labels)}")
     labels = found.outputs()
     scores: Sequence[Any] = [None] * n
-    if found.scores is not None and found.scores.ndim == 1:
+    if found.scores is not None and (found.scores.ndim == 1 or every_score):
         scores = found.scores.tolist()
-    rows: list[tuple[Any, float | None, str | None]] = []
+    rows: list[tuple[Any, Any, str | None]] = []
     for label, score, valid in zip(labels, scores, found.valid.tolist(), strict=True):
         finite = not isinstance(label, float) or math.isfinite(label)
-        if not valid or not finite or (score is not None and not math.isfinite(score)):
+        if not valid or not finite or (score is not None and not np.isfinite(score).all()):
             rows.append((None, None, MODEL_NOT_FINITE))
         elif label is not None and not isinstance(label, (str, int, float, bool)):
             rows.append((None, None, MODEL_NONSENSE))

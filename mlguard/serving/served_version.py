@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from mlguard.models.schema import InputSchema
 from mlguard.models.thresholds import GroupThresholds
+from mlguard.models.uncertainty import Uncertainty
 from mlguard.serving.admission import Waiting
 from mlguard.serving.answers import SLO_MISSED, UNUSUAL_ROW, Answer, as_output
 from mlguard.serving.batching import AdaptiveBatcher
@@ -83,6 +84,7 @@ class ServedVersion:
         self.spec = spec
         self.schema = InputSchema.from_json(spec.manifest["input_schema"])
         self.thresholds = GroupThresholds.of(spec.manifest.get("thresholds", {}))
+        self.uncertainty = Uncertainty.of(spec.manifest)
         self._app = app
         self._loop = asyncio.get_running_loop()
         self._scheduled = False
@@ -291,7 +293,13 @@ class ServedVersion:
         """Return what a request gets for what the model said."""
         if waiting.threshold is not None and score is not None:
             label = self._label(score, waiting.threshold)
-        return Answer(as_output(label), None, score)
+        if self.uncertainty is None:
+            return Answer(as_output(label), None, score)
+        said = self.uncertainty.said(label, score)
+        if said is not None and "set" in said:
+            said["set"] = [as_output(one) for one in said["set"]]
+        single = None if self.uncertainty.needs_all_scores else score
+        return Answer(as_output(label), None, single, said)
 
     def _label(self, score: float, threshold: float) -> Any:
         """Return the class of two that a score stands for."""
