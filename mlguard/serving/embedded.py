@@ -27,6 +27,8 @@ from mlguard.serving.uvicorn_server import QuietServer
 if TYPE_CHECKING:
     import socket
 
+    from fastapi import FastAPI
+
 _START_S = 90.0
 
 
@@ -76,6 +78,7 @@ def served(
     environment: Mapping[str, str] | None = None,
     server: ServerTable | None = None,
     tls: tuple[Path, Path] | None = None,
+    added: Callable[[FastAPI], None] = lambda _: None,
 ) -> Iterator[str]:
     """Serve one version on a free port of the loopback interface; yields the base URL.
 
@@ -99,6 +102,8 @@ def served(
         Limits, rates and names, as ``[server]`` of mlguard.toml has them.
     tls : tuple of Path, optional
         Files with the certificate chain and the private key; None: plain HTTP.
+    added : callable, optional
+        Adds to the app what a user would: middleware, routes.
 
     Raises
     ------
@@ -109,7 +114,7 @@ def served(
     scheme = "https" if tls else "http"
     url = f"{scheme}://127.0.0.1:{listener.getsockname()[1]}"
     started = threading.Event()
-    running = _Running(environment, server or ServerTable(), tls)
+    running = _Running(environment, server or ServerTable(), tls, added)
 
     def run() -> None:
         try:
@@ -144,10 +149,12 @@ class _Running:
         environment: Mapping[str, str] | None,
         table: ServerTable,
         tls: tuple[Path, Path] | None,
+        added: Callable[[FastAPI], None],
     ) -> None:
         self._environment = environment
         self._table = table
         self._tls = tls
+        self._added = added
         self.failure: BaseException | None = None
         self._server: QuietServer | None = None
 
@@ -175,6 +182,7 @@ class _Running:
                 {name: engine}, {name: feedback}, metrics, max_body, door=Door.of(self._table)
             )
             app = create_predict_app(state)
+            self._added(app)
             self._server = QuietServer(
                 app,
                 on_started=on_started,

@@ -196,10 +196,10 @@ test = "test.csv"
 class Project:
     """A project in a folder, and its registry."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, server: str = "") -> None:
         self.root = root
         root.mkdir(parents=True, exist_ok=True)
-        (root / "mlguard.toml").write_text("[server]\nport = 0\n")
+        (root / "mlguard.toml").write_text("[server]\nport = 0\n" + server)
         self.settings: ProjectSettings = load_project(root)
         self._registry: Registry | None = None
 
@@ -339,10 +339,127 @@ def fronted(project: Project):
         listener.close()
 
 
+@contextmanager
+def hypercorn_serving(project: Project):
+    """Run the project's ASGI app on hypercorn in this process; yields its URL."""
+    from hypercorn.asyncio import serve
+    from hypercorn.config import Config
+
+    from mlguard.server_app import create_app
+    from mlguard.serving.listening import listen
+
+    listener = listen("127.0.0.1", 0)
+    url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+    config = Config()
+    config.bind = [f"fd://{listener.detach()}"]
+    config.errorlog = None
+    stop = threading.Event()
+
+    async def run() -> None:
+        await serve(
+            create_app(project.settings),
+            config,
+            shutdown_trigger=lambda: asyncio.to_thread(stop.wait),
+        )
+
+    thread = threading.Thread(target=lambda: asyncio.run(run()), daemon=True)
+    thread.start()
+    try:
+        eventually(lambda: _answers(url), within_s=60, what="hypercorn")
+        yield url
+    finally:
+        stop.set()
+        thread.join(30)
+
+
+def _answers(url: str) -> bool:
+    import httpx
+
+    try:
+        return httpx.get(f"{url}/readyz").status_code == 200
+    except httpx.TransportError:
+        return False
+
+
+def compiled(estimator: Any, bundle: Bundle, path: Path) -> Bundle:
+    """A known linear model as its arithmetic, which serves without a process of its own."""
+    import dataclasses
+
+    from mlguard.data.frames import file_digest
+    from mlguard.models.linear import reduce_linear
+
+    model = reduce_linear(estimator, bundle.manifest.schema)
+    assert model is not None
+    path.write_bytes(model.to_bytes())
+    manifest = dataclasses.replace(
+        bundle.manifest, runtime="linear", compiled_sha256=file_digest(str(path))
+    )
+    return Bundle(path, manifest)
+
+
+class Nothing:
+    """Middleware of a user's own, which wants to see every request."""
+
+    def __init__(self, app: Any) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        await self.app(scope, receive, send)
+
+
+@contextmanager
+def served_by(way: str, bundle: Bundle, folder: Path):
+    """Serve iris one way; yields the URL."""
+    from mlguard.models.formats import load_model
+    from mlguard.serving.embedded import served
+
+    if way in ("protocol", "inline", "route"):
+        if way == "inline":
+            estimator = load_model(bundle.path, trusted_types=(), allow_pickle=False)
+            bundle = compiled(estimator, bundle, folder / "iris.linear")
+        with served(
+            settings_of(name="iris", app={"slo_ms": 5000}),
+            bundle.json,
+            bundle.path,
+            version="v1",
+            max_body=100_000,
+            added=lambda app: app.add_middleware(Nothing) if way == "route" else None,
+        ) as url:
+            yield url
+        return
+    project = Project(folder / "project", "max_body_mib = 0.095\nprocesses = 2\n")
+    project.app("iris", slo_ms=5000)
+    project.deploy("iris", bundle, name="v1")
+    try:
+        if way == "hypercorn":
+            with hypercorn_serving(project) as url:
+                yield url
+        else:
+            with serving(project) as (_, url):
+                yield url
+    finally:
+        project.close()
+
+
 # Test modules cannot import a conftest; what they call comes to them as a fixture.
 @pytest.fixture(scope="session", name="eventually")
 def _eventually():
     return eventually
+
+
+@pytest.fixture(scope="session", name="compiled")
+def _compiled():
+    return compiled
+
+
+@pytest.fixture(scope="session", name="new_project")
+def _new_project():
+    return Project
+
+
+@pytest.fixture(scope="session", name="served_by")
+def _served_by():
+    return served_by
 
 
 @pytest.fixture(scope="session", name="serving")

@@ -16,12 +16,38 @@ ROW = [4.3, 2.0, 1.0, 0.1]
 BODY = b'{"input": [4.3, 2.0, 1.0, 0.1]}'
 
 
+def paths():
+    """Every way from a socket to a model; what a test of its own says of each."""
+    slow = pytest.mark.slow
+    return [
+        pytest.param("protocol", id="protocol"),
+        pytest.param("inline", id="protocol-and-compiled-model"),
+        pytest.param("route", id="ordinary-route"),
+        pytest.param("processes", id="two-processes", marks=slow),
+        pytest.param("hypercorn", id="hypercorn", marks=slow),
+    ]
+
+
+@pytest.fixture(scope="module", params=paths())
+def way(request):
+    return request.param
+
+
 @pytest.fixture(scope="module")
-def url(iris, settings_of):
-    """A server with iris live, and an app without any version."""
-    settings = settings_of(name="iris", app={"slo_ms": 5000})
-    with served(settings, iris.json, iris.path, version="v1", max_body=100_000) as base:
+def url(way, iris, served_by, tmp_path_factory):
+    """A server with iris live."""
+    with served_by(way, iris, tmp_path_factory.mktemp("conformance")) as base:
         yield base
+
+
+def test_each_way_is_the_one_it_says(way, ask):
+    """Who asks /readyz is told which way predictions take, and why."""
+    said = ask.client.get("/readyz").json()["predict_path"]
+    if way in ("protocol", "inline", "processes"):
+        assert said == "protocol"
+    else:
+        assert said.startswith("route: ")
+        assert ("middleware was added (Nothing)" in said) is (way == "route")
 
 
 @pytest.fixture(scope="module")
