@@ -34,6 +34,7 @@ from mlguard.models.bundle import serving_sha256
 if TYPE_CHECKING:
     from mlguard.deploy.backtest import Backtested
     from mlguard.deploy.calibrate_figures import Calibrated
+    from mlguard.deploy.explanation import Explanation
     from mlguard.deploy.fairness import Examined
     from mlguard.deploy.history import History
     from mlguard.deploy.mitigation import Method
@@ -42,7 +43,9 @@ if TYPE_CHECKING:
     from mlguard.deploy.replay import Replayed
     from mlguard.deploy.reporting import Reported
     from mlguard.deploy.status import AppStatus
+    from mlguard.deploy.upkeep import Upkept
     from mlguard.deploy.waiving import Waived
+    from mlguard.deploy.why import Why
     from mlguard.registry import AppState, Registry, Version
     from mlguard.reports.card import Card
     from mlguard.results import GateDecision
@@ -468,41 +471,46 @@ class Project:
     def block(self, name: str, *, reason: str, dry_run: bool = False) -> Outcome:
         """Answer the default output instead of the model, until :meth:`unblock`."""
         self._reason(reason)
-        self._seen(name)
+        before = self._seen(name)
         output = self._default_output(name)
-        if not dry_run:
-            self.registry.block(name, reason)
+        after = before if dry_run else self.registry.block(name, reason)
+        changed = after.generation != before.generation
+        if dry_run:
+            line = f"{name} would answer {output} to everybody. Nothing was changed."
+        elif changed:
+            line = f"{name} answers {output} to everybody."
+        else:
+            line = f"{name} answers {output} to everybody already. Nothing was changed."
         return self._outcome(
             "block",
             name,
-            changed=not dry_run,
-            lines=(
-                f"{name} would answer {output} to everybody. Nothing was changed."
-                if dry_run
-                else f"{name} answers {output} to everybody.",
-            ),
+            changed=changed,
+            lines=(line,),
             next_step=f"mlguard unblock {name} --reason …",
         )
 
     def unblock(self, name: str, *, reason: str) -> Outcome:
         """Let the active version answer again."""
         self._reason(reason)
-        self._seen(name)
-        state = self.registry.unblock(name, reason)
-        serving = state.active.name if state.active else "no version"
-        return self._outcome(
-            "unblock", name, changed=True, lines=(f"{serving} of {name} answers again.",)
-        )
+        before = self._seen(name)
+        after = self.registry.unblock(name, reason)
+        changed = after.generation != before.generation
+        serving = after.active.name if after.active else "no version"
+        line = f"{serving} of {name} answers again."
+        if not changed:
+            line = f"{serving} of {name} answers already. Nothing was changed."
+        return self._outcome("unblock", name, changed=changed, lines=(line,))
 
     def hold(self, name: str, *, reason: str, hours: float = 24) -> Outcome:
         """Let no new version go live for some hours; a rollback stays possible."""
         self._reason(reason)
         self._seen(name)
-        self.registry.hold(name, reason, expires=self.clock() + hours * 3600)
+        before = {one.id for one in self.registry.holds(name)}
+        held = self.registry.hold(name, reason, expires=self.clock() + hours * 3600)
         return self._outcome(
             "hold",
             name,
-            changed=True,
+            changed=held.id not in before,
             lines=(
                 f"No new version of {name} goes live for {hours:g} h. Rollback stays possible.",
             ),
@@ -799,6 +807,40 @@ class Project:
             self._seen(name)
         return read_history(self.registry, name, at=at, verify=verify, limit=limit)
 
+    def explain(self, name: str, query_id: int, *, progress: Progress = _silent) -> Explanation:
+        """Take one prediction apart: row, version, why default, label, what others say today.
+
+        Parameters
+        ----------
+        name : str
+            The app.
+        query_id : int
+            As it stood in the answer.
+        progress : callable, optional
+            Told in one line what is going on.
+
+        Raises
+        ------
+        NotFoundError
+            If nobody was given that id by this app.
+        """
+        from mlguard.deploy.explain import explain
+
+        self._seen(name)
+        try:
+            settings = self.app(name)
+        except (ConfigError, NotFoundError):
+            settings = None  # what was answered is known whatever the file says today
+        return explain(
+            self.settings,
+            self.registry,
+            name,
+            query_id,
+            settings=settings,
+            now=self.clock(),
+            progress=progress,
+        )
+
     def report(
         self,
         name: str,
@@ -871,6 +913,74 @@ class Project:
 
         self._seen(name)
         return evidence_document(self.registry, name, version)
+
+    def why(self, name: str, version: str | None = None) -> Why:
+        """Say why a version is in its state: what was done to it, and on what evidence.
+
+        Parameters
+        ----------
+        name : str
+            The app.
+        version : str, optional
+            Name of the version; default the active one.
+
+        Raises
+        ------
+        NotFoundError
+            If there is no such version, or none is active.
+        """
+        from mlguard.deploy.why import explain_version
+
+        self._seen(name)
+        return explain_version(self.registry, name, version)
+
+    # --- upkeep --------------------------------------------------------------------------
+
+    def verify_registry(self) -> Upkept:
+        """Read every stored byte and compare every fact with the audit trail; change nothing."""
+        from mlguard.deploy.upkeep import verify_registry
+
+        return verify_registry(self.registry)
+
+    def repair_registry(
+        self, sources: Sequence[Path | str] | None = None, *, dry_run: bool = False
+    ) -> Upkept:
+        """Put identical bytes back where they were lost; nothing else counts as them.
+
+        Parameters
+        ----------
+        sources : sequence of path-like, optional
+            Files, or folders of files, among which the bytes are; default the model of each app.
+        dry_run : bool
+            Say what would be done; change nothing.
+        """
+        from mlguard.deploy.upkeep import offered_files, repair_registry
+
+        if sources:
+            files = [Path(one).resolve() for one in sources]
+            missing = [one for one in files if not one.exists()]
+            if missing:
+                raise UsageError(f"there is no {missing[0]}", hint="--from FILE, or a folder")
+        else:
+            files = []
+            for name in self.app_names():
+                # An app whose settings are not valid has nothing to offer.
+                with contextlib.suppress(ConfigError):
+                    settings = self.app(name)
+                    files.append(Path(settings.path(settings.model.path)))
+        return repair_registry(self.registry, offered_files(files), dry_run=dry_run)
+
+    def collect_registry(self, *, dry_run: bool = False) -> Upkept:
+        """Archive standbys that are too old to go back to; remove bytes that nobody needs.
+
+        Parameters
+        ----------
+        dry_run : bool
+            Say what would be done; change nothing.
+        """
+        from mlguard.deploy.upkeep import collect_registry
+
+        return collect_registry(self.registry, dry_run=dry_run)
 
     # --- watching ------------------------------------------------------------------------
 

@@ -7,8 +7,8 @@ items; ``pytest``, ``mlguard check`` and ``mlguard deploy`` run the same ones.
 
     declaration   what an app's gate consists of: items, and what does not apply
     evidence      the subject of a gate: candidate, live version, data, all loaded when asked
-    data_quality, privacy, fairness, baseline, behaviour, serving      the families
-    asserts, assert_behaviour, assert_data      the same judgements as functions for people's own tests
+    data_quality, fairness, baseline, behaviour, serving, privacy      the families
+    asserts, assert_behaviour, assert_data      the same as functions for people's own tests
     runner        pytest in a child process, its results read back
 
 Importing this package loads nothing heavy.

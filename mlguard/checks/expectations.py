@@ -262,8 +262,8 @@ def validate(
                 place = result.expectation_config.meta[_PLACE]
                 outcomes[place][part] = _outcome(result, expectations[place], frames[part])
                 if failures_dir is not None and not result.success:
-                    name = f"{stem}-{place + 1}-{part}"
-                    _list_rows(result.result, frames[part], row_id, failures_dir, name)
+                    file = failures_dir / f"{stem}-{place + 1}-{part}.csv"
+                    _list_rows(result.result, frames[part], row_id, file, expectations[place])
     return outcomes
 
 
@@ -458,13 +458,15 @@ def _short(value: Any) -> str:
     return json.dumps(value, default=str, ensure_ascii=False)
 
 
-def _list_rows(found: Any, frame: pd.DataFrame, row_id: str, folder: Path, name: str) -> None:
+def _list_rows(
+    found: Any, frame: pd.DataFrame, row_id: str, file: Path, one: Mapping[str, Any]
+) -> None:
     """Write the ids of the rows that broke an expectation; never their values."""
+    from mlguard.checks.failing_rows import write_rows
+
     places = (found or {}).get("unexpected_index_list") or []
     if not places:
         return
-    folder.mkdir(parents=True, exist_ok=True)
     known = bool(row_id) and row_id in frame.columns
     ids = [frame[row_id].iloc[place] if known else place for place in places[:_MOST_ROWS]]
-    lines = [row_id if known else "row", *(printable(one) for one in ids)]
-    (folder / f"{name}.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    write_rows(file, ids, ", ".join(_columns(one["kwargs"])), str(one["type"]))

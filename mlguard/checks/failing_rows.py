@@ -66,11 +66,14 @@ def list_rows(
         )
         ids = frame[row_id].tolist()
     file = subject.failures_dir / f"{check.replace('.', '-')}-{part}.csv"
-    write_rows(file, ids, column, rule)
+    write_rows(file, ids, column, rule, more=file in subject.listed_files)
+    subject.listed_files.add(file)
 
 
-def write_rows(file: Path, ids: Iterable[Any], column: str, rule: str) -> None:
-    """Append rows to a file, with a header where it is new.
+def write_rows(
+    file: Path, ids: Iterable[Any], column: str, rule: str, *, more: bool = False
+) -> None:
+    """Write rows to a file with a header.
 
     Parameters
     ----------
@@ -80,12 +83,13 @@ def write_rows(file: Path, ids: Iterable[Any], column: str, rule: str) -> None:
         What identifies each row.
     column, rule : str
         As in :func:`list_rows`.
+    more : bool
+        Whether they are added to what this run has written there; else an older file goes.
     """
     file.parent.mkdir(parents=True, exist_ok=True)
-    new = not file.exists()
-    with file.open("a", encoding="utf-8", newline="") as stream:
+    with file.open("a" if more else "w", encoding="utf-8", newline="") as stream:
         writer = csv.writer(stream)
-        if new:
+        if not more:
             writer.writerow(["id", "column", "rule"])
         writer.writerows((_safe(one), _safe(column), rule) for one in ids)
 

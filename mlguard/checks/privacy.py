@@ -41,16 +41,12 @@ class Privacy:
             "proxies": list(settings.data.sensitive),
             "k_anonymity": [""] if gate.k_anonymity is not None else [],
         }
-        why = {
-            "proxies": "[data] sensitive names no attribute",
-            "k_anonymity": "app.toml has no [gate.privacy.k_anonymity]",
-        }
         for check, named in subjects.items():
             policy = policy_of(gate, check, default=Enforcement.WARN)
             if not policy.enabled:
                 absent.append(f"privacy.{check}: switched off in app.toml")
-            elif not named:
-                absent.append(f"privacy.{check}: {why[check]}")
+            elif not named and check == "proxies":
+                absent.append("privacy.proxies: [data] sensitive names no attribute")
             items += [
                 Item(id=f"privacy.{check}", subject=one, policy=policy)
                 for one in named

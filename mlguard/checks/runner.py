@@ -103,7 +103,7 @@ def run_gate(
     junit : Path, optional
         Where a JUnit file is written, one case per check and group.
     failures_dir : Path, optional
-        Where the rows that broke an expectation are listed by their id.
+        Where the rows that broke a check are listed by their id.
     on_progress : callable, optional
         Told of every step.
     wall_s : float, optional

@@ -22,6 +22,7 @@ def check(
     markdown: continuous.Markdown = None,
     github: continuous.Github = False,
     fail_on: continuous.Fail = None,
+    failures_dir: options.FailuresDir = None,
     project: options.ProjectDir = None,
     json: options.Json = False,
     quiet: options.Quiet = False,
@@ -32,7 +33,9 @@ def check(
         report = continuous.Reporting("check", name, junit, markdown, github, fail_on, json)
         with report.running():
             with run.steps(f"checking {name}") as steps:
-                outcome = run.project.examine(name, model=model, progress=steps)
+                outcome = run.project.examine(
+                    name, model=model, failures_dir=failures_dir, progress=steps
+                )
             outcome = report.judged(outcome)
             _show(run, outcome)
         report.write(outcome)
@@ -64,6 +67,7 @@ def deploy(
     markdown: continuous.Markdown = None,
     github: continuous.Github = False,
     fail_on: continuous.Fail = None,
+    failures_dir: options.FailuresDir = None,
     project: options.ProjectDir = None,
     json: options.Json = False,
     quiet: options.Quiet = False,
@@ -84,6 +88,7 @@ def deploy(
                     supersede=supersede,
                     replace_candidate=replace_candidate,
                     resolves=resolves,
+                    failures_dir=failures_dir,
                     progress=steps,
                 )
             outcome = report.judged(outcome)

@@ -21,6 +21,12 @@ Model = Annotated[
     Path | None,
     typer.Option("--model", metavar="FILE", help="The candidate.  [default: [model] path]"),
 ]
+FailuresDir = Annotated[
+    Path | None,
+    typer.Option(
+        "--failures-dir", metavar="DIR", help="List the rows that broke a check, by their id."
+    ),
+]
 Reason = Annotated[str, typer.Option("--reason", metavar="TEXT", help="Why; it is kept for ever.")]
 Host = Annotated[str | None, typer.Option("--host", help="Address to listen on.")]
 Port = Annotated[int | None, typer.Option("--port", help="Port to listen on; 0 picks a free one.")]

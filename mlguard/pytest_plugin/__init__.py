@@ -39,7 +39,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption(
         "--mlguard-failures-dir",
         metavar="DIR",
-        help="list the rows that broke an expectation by their id in this folder",
+        help="list the rows that broke a check by their id in this folder",
     )
 
 

@@ -113,7 +113,8 @@ def test_failing_rows_are_listed_by_id_only(gx, project, tmp_path, test_frame):
     run(project, failures_dir=tmp_path / "failures")
     lines = (tmp_path / "failures/suite-1-test.csv").read_text().splitlines()
     expected = [f"row-{one}" for one in test_frame.index[test_frame["age"] > 70]]
-    assert lines == ["id", *expected]
+    rule = "age,expect_column_values_to_be_between"
+    assert lines == ["id,column,rule", *(f"{one},{rule}" for one in expected)]
 
 
 def test_suites_of_older_releases_are_read(tmp_path):
