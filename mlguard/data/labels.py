@@ -197,6 +197,14 @@ class LabelStore:
         with self._guarded("read labels"), self._engine.connect() as connection:
             return [_label(row) for row in connection.execute(query.limit(limit))]
 
+    def cursor_at(self, at: float) -> int:
+        """Return the cursor after which the labels stored from a time on are found."""
+        first = sa.select(sa.func.min(_LABELS.c.seq)).where(_LABELS.c.at >= at)
+        last = sa.select(sa.func.max(_LABELS.c.seq))
+        with self._guarded("read labels"), self._engine.connect() as connection:
+            found = connection.scalar(first)
+            return (connection.scalar(last) or 0) if found is None else int(found) - 1
+
     def conflicts(self) -> int:
         """Return how many labels were refused because another was there first."""
         return self._count(_CONFLICTS)

@@ -35,6 +35,9 @@ class Labels(Protocol):
     def get(self, query_ids: list[int]) -> dict[int, Label]:
         """Return labels by query id."""
 
+    def cursor_at(self, at: float) -> int:
+        """Return the cursor after which the labels stored from a time on are found."""
+
 
 @dataclass(frozen=True, slots=True)
 class Answerer:

@@ -253,9 +253,10 @@ class RolloutWatch:
             wall=self.watch.now, monotonic=self.monotonic, boot=boot_id(), serving=True
         )
         if known is None:
-            start = Place(since=operation.step_at or self.watch.now).to_json()
-            labels = self.watch.memory.state((self.watch.app, 0, 0, "labels")) or {"cursor": 0}
-            known = {"new": start, "live": start, "cursor": labels["cursor"], "findings": []}
+            since = operation.step_at or self.watch.now
+            start = Place(since=since).to_json()
+            cursor = self.watch.labels.cursor_at(since)
+            known = {"new": start, "live": start, "cursor": cursor, "findings": []}
         comparisons = Comparisons.of(self.watch, operation)
         if "comparisons" in known:
             comparisons.restore(known["comparisons"])
