@@ -21,6 +21,7 @@ def main() -> None:
             running,
             starting,
             steering,
+            suggesting,
             waiving,
         )
         from mlguard.cli.app import app
@@ -28,7 +29,7 @@ def main() -> None:
         # Importing a module of commands adds them.
         for commands in (
             *(deploying, fairness, looking, moving, rehearsing),
-            *(running, starting, steering, waiving),
+            *(running, starting, steering, suggesting, waiving),
         ):
             assert commands.app is app
         app()
