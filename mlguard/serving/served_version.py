@@ -20,6 +20,7 @@ from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from mlguard.models.bundle import Manifest
 from mlguard.models.schema import InputSchema
 from mlguard.models.thresholds import GroupThresholds
 from mlguard.models.uncertainty import Uncertainty
@@ -38,8 +39,6 @@ if TYPE_CHECKING:
     from mlguard.config import AppSettings
     from mlguard.serving.engine import AppEngine
 
-#: What runs beside the event loop: it holds numbers, and nobody's code.
-RUN_NO_CODE = frozenset({"linear", "onnx"})
 #: A process is stuck after this many SLOs, but not before a second.
 _STUCK_SLOS = 10
 _MIB = 2**20
@@ -121,7 +120,7 @@ class ServedVersion:
             load_timeout_s=settings.rollout.load_timeout,
             stuck_s=max(1.0, _STUCK_SLOS * self.batcher.slo_s),
         )
-        if self.spec.manifest.get("runtime", "original") in RUN_NO_CODE:
+        if Manifest.from_json(self.spec.manifest).in_process:
             return InProcessReplica(spec, name=self.spec.name, on_free=self.pump)
         return ReplicaPool(spec, size=model.replicas, on_free=self.pump, on_restart=self._restarted)
 
