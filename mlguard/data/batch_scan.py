@@ -192,8 +192,13 @@ def _tally(values: npt.NDArray[Any], *, counting: bool) -> tuple[Counter[Any] | 
 
 
 def _counter(found: pa.StructArray) -> Counter[Any]:
-    keys, counts = found.field("values").to_pylist(), found.field("counts").to_pylist()
-    return Counter(dict(zip(keys, counts, strict=True)))
+    counts: Counter[Any] = Counter()
+    # 0.0 and -0.0 are two values to pyarrow and one key here, so counts are added.
+    for key, n in zip(
+        found.field("values").to_pylist(), found.field("counts").to_pylist(), strict=True
+    ):
+        counts[key] += n
+    return counts
 
 
 # --- text --------------------------------------------------------------------------------

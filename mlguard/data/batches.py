@@ -94,6 +94,9 @@ class Source:
         import pyarrow as pa
         from pyarrow import csv as arrow_csv
 
+        self._head = self._head or self._stream.read(_BLOCK_BYTES)
+        if not self._head.strip():
+            return  # a header alone is no mistake to whoever only asks for names
         with arrow_csv.open_csv(
             pa.PythonFile(_Chained(self._head, self._stream), mode="r"),
             read_options=arrow_csv.ReadOptions(
