@@ -91,7 +91,9 @@ class GuardedProtocol(HttpToolsProtocol):
         if self.arriving_since is None:
             self.arriving_since = self.loop.time()
         self._unset_keepalive_if_required()
-        begun_in_head = self._in_head
+        if self._in_head:
+            # Counted from nothing again where another head begins in this piece.
+            self._head_bytes += len(data)
         self._framing += len(data)
         try:
             self.parser.feed_data(data)
@@ -101,18 +103,12 @@ class GuardedProtocol(HttpToolsProtocol):
             # Refused already where one of our own callbacks has stopped the parser.
             self.refuse(400, "Bad request", "this is no HTTP/1.1 request")
         else:
-            self._measure(len(data), begun_in_head=begun_in_head)
+            self._measure(len(data))
 
-    def _measure(self, size: int, *, begun_in_head: bool) -> None:
+    def _measure(self, size: int) -> None:
         """Refuse a head that does not end, and framing or trailers without a body."""
         limit = self.limits.max_header_bytes
-        if self._in_head:
-            # What came before the head in the same piece is none of it.
-            self._head_bytes += size if begun_in_head else 0
-            too_large = self._head_bytes > limit
-        else:
-            too_large = self._framing > size + limit
-        if too_large:
+        if self._head_bytes > limit if self._in_head else self._framing > size + limit:
             self._too_large()
 
     def eof_received(self) -> bool:  # type: ignore[override]

@@ -337,7 +337,8 @@ class PredictProtocol(GuardedProtocol):
         if self.transport.is_closing():
             return
         left = self._idle_since + self.timeout_keep_alive - self.loop.time()
-        if self.arriving_since is not None or not self._nobody_waits():
+        unread = self.transport.get_write_buffer_size()  # for how long is :meth:`_look`'s affair
+        if unread or self.arriving_since is not None or not self._nobody_waits():
             left = self.timeout_keep_alive
         if left <= 0:
             self.transport.close()
