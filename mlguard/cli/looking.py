@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -11,6 +11,9 @@ from mlguard.cli import options
 from mlguard.cli.app import app
 from mlguard.cli.session import session
 from mlguard.errors import UsageError
+
+if TYPE_CHECKING:
+    from mlguard.project import Project
 
 
 @app.command()
@@ -59,7 +62,9 @@ def history(
 
 @app.command()
 def card(
-    name: options.App,
+    name: Annotated[
+        str, typer.Argument(metavar="APP", help="Name of the app, or of a version of one app only.")
+    ],
     version: Annotated[
         str | None, typer.Argument(metavar="[VERSION]", help="Default: the active one.")
     ] = None,
@@ -87,6 +92,8 @@ def card(
     with session(
         "card", project=project, json=json or evidence, quiet=quiet, no_color=no_color
     ) as run:
+        if version is None:
+            name, version = _app_and_version(run.project, name)
         if evidence:
             if html or markdown:
                 raise UsageError(
@@ -110,6 +117,25 @@ def card(
         else:
             run.say(card_page.markdown(made).splitlines())
         run.document(card_document(made, tuple(written)))
+
+
+def _app_and_version(project: Project, named: str) -> tuple[str, str | None]:
+    """Return the app and version that one name stands for: an app, or a version of one app."""
+    apps = project.app_names()
+    if named in apps:
+        return named, None
+    having = [
+        one
+        for one in apps
+        if any(version.name == named for version in project.registry.versions(one))
+    ]
+    if len(having) > 1:
+        raise UsageError(
+            f"{len(having)} apps have a version {named!r}: {', '.join(having)}",
+            hint=f"say which: mlguard card {having[0]} {named}",
+        )
+    # Whoever is asked for it next says that there is no such app, and which there are.
+    return (having[0], named) if having else (named, None)
 
 
 @app.command()

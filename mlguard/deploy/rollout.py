@@ -32,6 +32,7 @@ from mlguard.deploy.outcome import Outcome
 from mlguard.deploy.training import Progress
 from mlguard.errors import ConflictError, ModelRunError, PendingError, RefusedError
 from mlguard.models.bundle import Manifest
+from mlguard.models.environment import environment_lock
 from mlguard.registry import AppState, Evidence, Mode, Operation, Registry, State, Version
 from mlguard.results import GateDecision, Verdict
 from mlguard.version import VERSION
@@ -283,7 +284,7 @@ class Rollout:
             self.registry.record_evidence(
                 self.app,
                 candidate.digest,
-                decision.to_json(),
+                decision.to_json() | {"environment": environment_lock()},
                 policy_digest=self._policy(),
                 data_digest=data_digest(self.settings),
                 code_version=VERSION,

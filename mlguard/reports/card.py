@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import msgspec
 
+from mlguard.models.environment import TELLING
 from mlguard.reports.happenings import happening
 from mlguard.reports.view import SMALL_GROUP, Figure, Happening, Waived
 from mlguard.results import CheckResult, GateDecision, Measurement, Verdict
@@ -188,6 +189,14 @@ class Lineage(_Data, frozen=True, kw_only=True):
         The mlguard that judged.
     commit : str
         Git commit of the project when it was registered.
+    python, platform : str
+        What the gate ran on.
+    libraries : dict of str to str
+        Version of the libraries that decide an answer, by name.
+    n_libraries : int
+        How many were installed; the evidence lists all.
+    environment_digest : str
+        SHA-256 of interpreter, platform and all libraries.
     """
 
     version_digest: str
@@ -197,6 +206,11 @@ class Lineage(_Data, frozen=True, kw_only=True):
     policy_digest: str = ""
     code_version: str = ""
     commit: str = ""
+    python: str = ""
+    platform: str = ""
+    libraries: dict[str, str] = msgspec.field(default_factory=dict)
+    n_libraries: int = 0
+    environment_digest: str = ""
 
 
 class Card(_Data, frozen=True, kw_only=True):
@@ -400,8 +414,15 @@ def _lineage(version: Version, evidence: Evidence | None) -> Lineage:
     )
     if evidence is None:
         return lineage
+    lock = evidence.decision.get("environment") or {}
+    libraries = lock.get("libraries") or {}
     return msgspec.structs.replace(
         lineage,
+        python=str(lock.get("python") or ""),
+        platform=str(lock.get("platform") or ""),
+        libraries={name: libraries[name] for name in TELLING if name in libraries},
+        n_libraries=len(libraries),
+        environment_digest=str(lock.get("sha256") or ""),
         data_digest=evidence.data_digest,
         policy_digest=evidence.policy_digest,
         code_version=evidence.code_version,

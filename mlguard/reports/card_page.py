@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from mlguard.reports.card import Card, Cell
+from mlguard.reports.card import Card, Cell, Lineage
 from mlguard.reports.markup import (
     md,
     md_figures,
@@ -96,8 +96,19 @@ def lineage(card: Card) -> list[tuple[str, str]]:
         ("Policy digest", known.policy_digest),
         ("Judged by mlguard", known.code_version),
         ("Git commit", known.commit),
+        ("Python", f"{known.python} on {known.platform}" if known.python else ""),
+        ("Libraries", _libraries(known)),
+        ("Environment digest", known.environment_digest),
     ]
     return [(what, text) for what, text in found if text]
+
+
+def _libraries(known: Lineage) -> str:
+    if not known.libraries:
+        return ""
+    named = ", ".join(f"{name} {version}" for name, version in known.libraries.items())
+    others = known.n_libraries - len(known.libraries)
+    return f"{named} and {others} more, listed in the evidence" if others > 0 else named
 
 
 def _printable(card: Card) -> Card:

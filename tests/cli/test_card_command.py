@@ -1,6 +1,8 @@
 """mlguard card, on a project that was really deployed; its document keeps to the schema."""
 
 import json
+import platform
+from importlib.metadata import version
 from importlib.resources import files
 
 import jsonschema
@@ -15,8 +17,8 @@ def test_the_active_version_as_markdown(mlguard, deployed):
     done = mlguard("card", "iris", folder=deployed)
     assert done.code == 0, done.err
     assert done.out.startswith("# iris v1\n")
-    version = Project(deployed).registry.version("iris", "v1")
-    for piece in ("the first version", "## What the gate found", "setosa", version.digest):
+    known = Project(deployed).registry.version("iris", "v1")
+    for piece in ("the first version", "## What the gate found", "setosa", known.digest):
         assert piece in done.out
 
 
@@ -45,6 +47,21 @@ def test_the_whole_evidence(mlguard, deployed):
     [shown] = document["evidence"]
     assert shown["decision"] == known.decision
     assert shown["data_digest"] == known.data_digest
+
+
+def test_a_version_of_one_app_can_be_named_alone(mlguard, deployed):
+    """``card v1`` is the card of the one app that has a v1, with what it was judged with."""
+    done = mlguard("card", "v1", "--json", folder=deployed)
+    assert done.code == 0, done.err
+    known = done.document["card"]["lineage"]
+    assert (done.document["app"], done.document["version"]) == ("iris", "v1")
+    assert known["python"] == platform.python_version()
+    assert known["libraries"]["numpy"] == version("numpy")
+    evidence = mlguard("card", "v1", "--evidence", folder=deployed).document["evidence"]
+    lock = evidence[0]["decision"]["environment"]
+    assert lock["sha256"] == known["environment_digest"]
+    assert len(lock["libraries"]) == known["n_libraries"] > 20
+    assert mlguard("card", "v7", folder=deployed).code == 2
 
 
 def test_what_cannot_be_shown(mlguard, deployed, tmp_path):
