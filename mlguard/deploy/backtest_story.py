@@ -93,13 +93,13 @@ def _mattering(heard: Sequence[Heard]) -> Iterator[Heard]:
 def _table(shown: Sequence[Heard], change: int | None, *, timed: bool) -> list[str]:
     if not shown:
         return ["No alarm, and nothing was asked for."]
-    head = f"{'row':>9}  {'monitor':<24} {'verdict':<11} {'value':>6} {'limit':>6}  asks for"
+    head = f"{'row':>9}  {'monitor':<20} {'verdict':<11} {'value':>6} {'limit':>6}  asks for"
     lines = [head + ("" if change is None else "  (delay)")]
     for one in shown:
         found = one.result
         name = f"{one.monitor}[{found.subject}]" if found.subject else one.monitor
         line = (
-            f"{one.row:>9}  {printable(name, 24):<24} "
+            f"{one.row:>9}  {printable(name, 20):<20} "
             f"{found.verdict.mark + ' ' + found.verdict.word:<11} "
             f"{number(found.value):>6} {number(found.limit):>6}  {_asked(one)}"
         )

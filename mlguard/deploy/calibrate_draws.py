@@ -215,8 +215,8 @@ def run_lengths(
             over = alive & (evidence.mean(axis=1) >= goal)
             lengths[running[over]] = (first + look + 1) * block
             alive &= ~over
-            # An alarm is one alarm: what grows on would only overflow.
-            evidence[over] = 0.0
+            # An alarm is one alarm: what grew on would only overflow.
+            evidence[~alive] = 0.0
         running, evidence, at = running[alive], evidence[alive], at[alive]
         if not running.size:
             break
