@@ -14,6 +14,7 @@ def main() -> None:
     try:
         from mlguard.cli import (
             deploying,
+            explaining,
             fairness,
             looking,
             moving,
@@ -28,7 +29,7 @@ def main() -> None:
 
         # Importing a module of commands adds them.
         for commands in (
-            *(deploying, fairness, looking, moving, rehearsing),
+            *(deploying, explaining, fairness, looking, moving, rehearsing),
             *(running, starting, steering, suggesting, waiving),
         ):
             assert commands.app is app
