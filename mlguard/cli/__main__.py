@@ -2,7 +2,50 @@
 
 from __future__ import annotations
 
+import json
 import sys
+from typing import Any
+
+
+def _run(app: Any) -> None:
+    """Run the command that was typed; one that cannot be read is a document too, with --json."""
+    if "--json" not in sys.argv:
+        app()
+        return
+    try:
+        code = app(standalone_mode=False)
+    except _errors_of_typing() as error:
+        from mlguard.deploy.outcome import Outcome
+        from mlguard.errors import UsageError
+
+        said = UsageError(error.format_message(), hint=f"{_typed(error)} --help")
+        outcome = Outcome(
+            command=_typed(error).removeprefix("mlguard").strip() or "mlguard",
+            app="",
+            exit_code=said.exit_code,
+            error=said.to_json(),
+        )
+        sys.stdout.write(json.dumps(outcome.to_json(), allow_nan=False) + "\n")
+        sys.exit(said.exit_code)
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _errors_of_typing() -> type[Any]:
+    """Return the class of what typer raises for a line that it cannot read."""
+    from typer import BadParameter
+
+    # Its base is not exported, and lives in a module whose name has changed before.
+    return next(one for one in BadParameter.__mro__ if one.__name__ == "ClickException")
+
+
+def _typed(error: Any) -> str:
+    """Return the command that a typing error is about, e.g. ``mlguard deploy``."""
+    context = getattr(error, "ctx", None)
+    return (
+        "mlguard"
+        if context is None
+        else f"mlguard {context.info_name}".replace("mlguard mlguard", "mlguard")
+    )
 
 
 def main() -> None:
@@ -23,6 +66,7 @@ def main() -> None:
             starting,
             steering,
             suggesting,
+            upkeep,
             waiving,
         )
         from mlguard.cli.app import app
@@ -30,10 +74,10 @@ def main() -> None:
         # Importing a module of commands adds them.
         for commands in (
             *(deploying, explaining, fairness, looking, moving, rehearsing),
-            *(running, starting, steering, suggesting, waiving),
+            *(running, starting, steering, suggesting, upkeep, waiving),
         ):
             assert commands.app is app
-        app()
+        _run(app)
     except Exception as error:  # noqa: BLE001  the outermost boundary
         sys.stderr.write(f"mlguard: {type(error).__name__}: {error}\n")
         sys.stderr.write("  next: this is a bug or a broken installation; nothing was decided\n")

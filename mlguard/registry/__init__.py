@@ -9,7 +9,7 @@ store holds immutable bytes named by their SHA-256.  :class:`Registry` is the fa
 ``tables``, ``migrations``  the schema
 ``database``              engines, transactions, errors
 ``liveness``              who owns a lease, and whether that process is still there
-``artifacts``             bytes by digest
+``artifacts``             bytes by digest: in a folder (``blobs``) or elsewhere (``bucket``)
 ``audit``                 the hash-chained trail
 ``apps``                  what serves: the pointer and what hangs on it
 ``versions``              registration, states without traffic, evidence, references
@@ -24,6 +24,7 @@ store holds immutable bytes named by their SHA-256.  :class:`Registry` is the fa
 ``outbox``                mail that a transaction promised
 ``servers``               heartbeats, query ids, leader leases
 ``observations``          state and results of the monitors
+``upkeep``                verify, repair, collect
 ``store``                 the face
 ========================  =================================================================
 """

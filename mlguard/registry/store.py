@@ -17,6 +17,7 @@ from mlguard.registry.outbox import Outbox
 from mlguard.registry.reconcile import Reconcile
 from mlguard.registry.rollback import Rollback
 from mlguard.registry.stepping import Stepping
+from mlguard.registry.upkeep import Upkeep
 
 #: Who gets mail where nobody is configured: the notifier that writes files.
 FILE_RECIPIENT = "file"
@@ -31,7 +32,7 @@ def current_actor() -> str:
         return f"uid {os.getuid()}"
 
 
-class Registry(Stepping, Rollback, Reconcile, Observations):
+class Registry(Stepping, Rollback, Reconcile, Observations, Upkeep):
     """Every fact that mlguard keeps, and every command that changes one.
 
     Make one with :meth:`open`.  It may be shared between threads; each process opens its own.

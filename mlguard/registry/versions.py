@@ -129,6 +129,21 @@ class Versions(Waivers):
                     f"bytes with the digest {sha256[:12]} belong to the version and are not there",
                     hint="hand in the compiled model with the version, or deploy it again",
                 )
+        version = self._enter(app, name, manifest, message=message, commit=commit)
+        # Whoever collects what nobody names may have taken older bytes away just before the row
+        # named them; from now on they are left alone.
+        for file, sha256 in (
+            (model_file, stored),
+            (compiled_file, stored_sha256(manifest.to_json())[0]),
+        ):
+            if file is not None and sha256 and not self.artifacts.exists(sha256):
+                self.artifacts.put(file)
+        return version
+
+    def _enter(
+        self, app: str, name: str | None, manifest: Bundle, *, message: str, commit: str
+    ) -> Version:
+        """Write the row of a version whose bytes are stored."""
         with self.database.write() as connection:
             self._ensure_app(connection, app)
             generation = self._lock(connection, app)
@@ -176,7 +191,11 @@ class Versions(Waivers):
                 message or "a new version",
                 generation=generation,
                 version=chosen,
-                detail={"digest": manifest.digest, "model_sha256": stored, "commit": commit},
+                detail={
+                    "digest": manifest.digest,
+                    "model_sha256": manifest.model_sha256,
+                    "commit": commit,
+                },
             )
             return self._version(connection, new_id(made))
 
