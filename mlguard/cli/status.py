@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from mlguard import wording
@@ -106,8 +106,9 @@ def _monitors(one: AppStatus) -> list[Line]:
     for monitor in one.monitors:
         lines += _monitor(label, monitor)
         label = ""
-    if one.false_alarms is not None and one.false_alarms.labels_per_day:
-        lines += _entry(label, _false_alarms(one.false_alarms), "dim")
+    if one.false_alarms is not None:
+        for text in _false_alarms(one.false_alarms):
+            lines += _entry(label, text, "dim")
     return lines
 
 
@@ -130,11 +131,31 @@ def _waiver(waiver: Waiver, now: float) -> tuple[str, str]:
     return f"✗ {text}; the next deploy of these bytes is refused", "red"
 
 
-def _false_alarms(found: FalseAlarms) -> str:
-    return (
-        f"false alarms to expect of those that look at every label: at most "
-        f"{found.per_30_days:.2g} in 30 days, at about {found.labels_per_day:,.0f} labels a day"
-    )
+def _false_alarms(found: FalseAlarms) -> Iterator[str]:
+    """Say what to expect: of those that look at every label, and of those that judge windows."""
+    if found.unpromised:
+        yield f"{found.unpromised} promises nothing about false alarms"
+    if found.per_30_days and found.labels_per_day:
+        runs = (
+            f"; errors in runs (lag-1 correlation {found.lag1_correlation:.2f}) leave "
+            f"{found.kept_run_length:,.0f} of {found.average_run_length:,.0f} labels"
+            if found.kept_run_length
+            and found.average_run_length
+            and found.lag1_correlation
+            and found.kept_run_length < found.average_run_length
+            else ""
+        )
+        yield (
+            "expected false alarms per 30 days at today's traffic: at most "
+            f"{found.per_30_days:.2g} of those that look at every label "
+            f"({found.labels_per_day:,.0f} labels a day{runs})"
+        )
+    if found.windows:
+        yield (
+            f"and at most {found.of_windows:.2g} false alerts of those that judge windows "
+            f"({sum(one.windows_per_day for one in found.windows):,.0f} windows a day), were every "
+            "true value at its limit"
+        )
 
 
 def _servers(one: AppStatus) -> str:

@@ -21,7 +21,9 @@ def looks_per_label(app: AppSettings) -> int:
     tables = app.monitor
     attributes = dict.fromkeys(tables.fairness.by or app.data.sensitive)
     of_groups = len(attributes) if tables.fairness.enabled else 0
-    return int(tables.concept_drift.enabled) + of_groups
+    # A detector of river's promises nothing, so it takes no part of the promise.
+    table = tables.concept_drift
+    return int(table.enabled and table.detector == "e-detector") + of_groups
 
 
 def own_run_length(average_run_length: float, app: AppSettings) -> float:

@@ -151,7 +151,21 @@ def test_status_tells_the_false_alarms_to_expect(world):
     elapsed = world.clock.now - registry.app("loan").since
     assert found.labels_per_day == pytest.approx(judged * 86_400 / elapsed)
     assert found.per_30_days == pytest.approx(30 * found.labels_per_day / 100_000)
-    assert set(found.to_json()) == {"per_30_days", "labels_per_day", "average_run_length"}
+    # Errors do not come in runs here, so all of the promise is left.
+    assert found.kept_run_length == 100_000
+    windows = {one.monitor: one for one in found.windows}
+    assert {"data_drift", "prediction_drift", "service"} <= set(windows)
+    drift = windows["data_drift"]
+    closed = {(one.window.start, one.window.end) for one in world.results("data_drift")}
+    assert drift.windows_per_day == pytest.approx(len(closed) * 86_400 / elapsed)
+    assert drift.per_30_days == pytest.approx(30 * drift.windows_per_day * 0.05)
+    world.configure(
+        "[monitor.fairness]", "[monitor.concept_drift]\ndetector = 'ADWIN'\n[monitor.fairness]"
+    )
+    other = expected_false_alarms(
+        registry, registry.app("loan"), world.settings, now=world.clock.now
+    )
+    assert other.unpromised == "ADWIN"
 
 
 def test_thresholds_per_group_stand_in_the_history(world):
