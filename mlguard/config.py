@@ -106,6 +106,12 @@ class ServerTable(Table):
     admin_token_env: str = Field(
         "MLGUARD_ADMIN_TOKEN", description="Environment variable that holds the admin token."
     )
+    min_free_mib: float = Field(
+        256,
+        ge=0,
+        description="Free space on the disk of the prediction log, in MiB, below which predictions "
+        "are not logged any more (they are counted). 0: logged until the disk is full.",
+    )
     max_body_mib: float = Field(8, gt=0, description="Largest request body, in MiB.")
     max_header_bytes: int = Field(
         32_768, ge=1024, description="Largest request line and headers together, in bytes."
@@ -474,7 +480,7 @@ class RangesCheck(CheckPolicy):
     """``[gate.data_quality.ranges]``."""
 
     at_most: Ratio = Field(
-        0.01, description="Largest share of a column's numbers outside the range of training."
+        0.05, description="Largest share of a column's numbers outside the range of training."
     )
 
 
@@ -482,7 +488,7 @@ class CategoriesCheck(CheckPolicy):
     """``[gate.data_quality.categories]``."""
 
     at_most: Ratio = Field(
-        0.01, description="Largest share of a column's values that training never saw."
+        0.05, description="Largest share of a column's values that training never saw."
     )
 
 

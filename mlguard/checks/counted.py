@@ -116,12 +116,15 @@ def judge_columns(
         (one, judge_share(one.found, one.n, limit=limit, policy=policy, tests=len(known)))
         for one in known
     ]
-    # A column with too few values says nothing; what others say stands.
+    empty = [one.column for one in shares if not one.n]
+    # A column with few values says nothing; what others say stands.
     told = [pair for pair in judged if pair[1].reason not in ("few", "undefined")]
     if not told:
         return too_few(check, max((one.n for one in known), default=0), limit)
     told.sort(key=lambda pair: (-pair[1].verdict.severity, -pair[0].found / pair[0].n))
     worst, judgement = told[0]
+    if empty and judgement.verdict is Verdict.PASSED:
+        return _no_values(check, empty, n, limit)
     named = [one for one, each in told if each.verdict is not Verdict.PASSED]
     listing = named or [one for one, _ in told if one.found]
     words = listed([_words(one) for one in listing], NAMED)
@@ -166,6 +169,22 @@ def _advice(judgement: Judgement, next_step: str) -> str:
     if judgement.verdict is Verdict.INCONCLUSIVE and judgement.next_step:
         return judgement.next_step
     return next_step
+
+
+def _no_values(check: str, columns: Sequence[str], n: int, limit: float) -> Finding:
+    names = listed([repr(printable(one, 60)) for one in columns], NAMED)
+    return Finding(
+        id=check,
+        verdict=Verdict.INCONCLUSIVE,
+        summary=f"{names} {'has' if len(columns) == 1 else 'have'} no value in any of "
+        f"{count(n)} rows, so nothing can be said of it",
+        limit=limit,
+        n=0,
+        n_min=FEWEST,
+        reason="undefined",
+        next_step="find out why the column is empty, and judge it on rows that have it",
+        details={"columns": [printable(one) for one in columns]},
+    )
 
 
 def no_such_column(check: str, n: int) -> Finding:

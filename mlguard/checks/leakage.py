@@ -86,7 +86,11 @@ def find_leakage(
     rows = parts[0]
     scores = {}
     for name in features:
-        found = [measure(part[name], part[target]) for part in parts if name in part.columns]
+        found = [
+            measure(part[name], part[target]) if part[name].notna().any() else math.nan
+            for part in parts
+            if name in part.columns
+        ]
         # A column that knows the answer knows it in both parts; where one part cannot be ranked,
         # nothing is known.
         scores[name] = min(found) if found and all(map(math.isfinite, found)) else math.nan
@@ -96,7 +100,7 @@ def find_leakage(
             id="data_quality.leakage",
             verdict=Verdict.INCONCLUSIVE,
             summary=f"no column could be ranked against the target on {count(len(rows))} rows: "
-            f"each class needs {_FEWEST}",
+            f"it needs values, and {_FEWEST} rows of each class",
             n=len(rows),
             n_min=2 * _FEWEST,
             reason="few",

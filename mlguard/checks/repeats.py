@@ -39,21 +39,24 @@ def duplicates(subject: Subject, policy: RepeatedCheck = _DEFAULT) -> Finding:
         found[part] = repeats(_hashes(subject, part, scan, columns)), scan.n_rows
         list_rows(subject, DUPLICATES, part, found[part][0], rule="repeats an earlier row")
     told = ", ".join(f"{count(len(places))} in {part}" for part, (places, _) in found.items())
-    worst = max(found, key=lambda part: len(found[part][0]) / found[part][1])
-    return _judged(
-        DUPLICATES,
-        len(found[worst][0]),
-        found[worst][1],
-        f"rows that repeat an earlier row of their file: {told}",
-        policy=policy,
-        next_step="remove the repeats, or name the column that tells rows apart in [data] id",
-        measurements=tuple(
-            Measurement(
-                name="repeats", group=f"[data] {part}", value=len(places) / n if n else None, n=n
-            )
-            for part, (places, n) in found.items()
-        ),
+    measured = tuple(
+        Measurement(name="repeats", group=f"[data] {part}", value=len(places) / n, n=n)
+        for part, (places, n) in found.items()
     )
+    judged = [
+        _judged(
+            DUPLICATES,
+            len(places),
+            n,
+            f"rows that repeat an earlier row of their file: {told}",
+            policy=policy,
+            next_step="remove the repeats, or name the column that tells rows apart in [data] id",
+            measurements=measured,
+        )
+        for places, n in found.values()
+    ]
+    # What is worst of the two files speaks for both.
+    return max(judged, key=lambda one: (one.verdict.severity, one.value or 0.0))
 
 
 def overlap(subject: Subject, policy: RepeatedCheck = _DEFAULT) -> Finding:

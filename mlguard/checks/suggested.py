@@ -140,7 +140,7 @@ def limits_of(settings: AppSettings, scan: TableScan) -> str:
         "",
         "[gate.data_quality.ranges]",
         f"# By chance about {100 * 2 / (scan.n_rows + 1):.2g} % of new numbers lie beyond these.",
-        f"at_most = {_rounded_up(max(0.01, 4 / (scan.n_rows + 1)))}",
+        f"at_most = {_rounded_up(max(gate.ranges.at_most, 8 / (scan.n_rows + 1)))}",
     ]
     top = max((_top_share(one) for one in features), default=0.0)
     lines += [

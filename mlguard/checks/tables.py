@@ -6,7 +6,7 @@
 ``missing``
     The share of missing values of no column changes by more than 5 points from training.
 ``ranges``, ``categories``
-    At most 1 % of a column's numbers lie beyond the range of training, at most 1 % of its
+    At most 5 % of a column's numbers lie beyond the range of training, at most 5 % of its
     values are of a category that training never saw.
 ``constants``
     No column holds one value on all rows, or on nearly all.
@@ -341,7 +341,10 @@ def _outside(
     return [
         ColumnShare(name, test[name].outside, test[name].n)
         for name in test.names
-        if name in train and name not in ignored and train[name].column.kind in kinds
+        if name in train
+        and name not in ignored
+        and train[name].n
+        and train[name].column.kind in kinds
     ]
 
 
@@ -366,16 +369,16 @@ def constants(subject: Subject, policy: ConstantsCheck | None = None) -> Finding
     nearly: dict[str, float] = {}
     for part, scan in parts.items():
         for name in features:
-            if name not in scan or not scan[name].n:
+            if name not in scan:
                 continue
             top = scan[name].top
-            if scan[name].constant:
+            if scan[name].constant or not scan[name].n:
                 same.setdefault(name, []).append(part)
             elif top is not None and top[1] > at_most * scan[name].n:
                 nearly[name] = max(nearly.get(name, 0.0), top[1] / scan[name].n)
     nearly = {name: value for name, value in nearly.items() if name not in same}
     told = [
-        f"{printable(name, 60)!r} holds one value on all rows of {' and '.join(where)}"
+        f"{printable(name, 60)!r} holds one value or none on all rows of {' and '.join(where)}"
         for name, where in same.items()
     ]
     told += [

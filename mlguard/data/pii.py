@@ -48,6 +48,8 @@ _HINTS: dict[Kind, re.Pattern[str]] = {
         re.IGNORECASE,
     ),
 }
+#: Columns whose values may be given names and are places.
+_PLACES = re.compile(r"city|town|country|county|state|street|address|place", re.IGNORECASE)
 _MAIL = re.compile(r"[\w.+-]{1,64}@[\w-]+(?:\.[\w-]+)*\.[A-Za-z]{2,}")
 _PHONE = re.compile(r"(?:\+\d{1,3}[\s./-]?|00\d{2}[\s./-]?)(?:\(?\d{1,5}\)?[\s./-]?){2,5}")
 _NORTH_AMERICAN = re.compile(r"(?:1[-. ])?(?:\(\d{3}\) ?|\d{3}[-. ])\d{3}[-. ]\d{4}")
@@ -130,6 +132,8 @@ def find_personal_data(name: str, values: Iterable[str]) -> PersonalData | None:
     if not texts:
         return None
     for kind, looks_like in _DETECTORS.items():
+        if kind == "name" and _PLACES.search(name):
+            continue
         hinted = _HINTS[kind].search(name) is not None
         found = sum(looks_like(text, hinted) for text in texts)
         if found and found / len(texts) >= _ENOUGH[kind][hinted]:
