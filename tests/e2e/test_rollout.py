@@ -17,7 +17,7 @@ from mlguard.models.formats import save_model
 from mlguard.project import Project
 from mlguard.registry import State
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.soak
 
 STEPS = """
 [gate.baseline.no_worse_than]
@@ -104,7 +104,8 @@ def test_a_good_version_goes_live_a_bad_one_is_out_and_a_killed_deployer_leaves_
             assert (done["exit_code"], done["to"]) == (0, "v2"), done
             assert done["active"]["state"] in ("BAKING", "LIVE")
             kinds = [one.kind for one in Project(project).registry.events("iris", limit=12)]
-            assert [one for one in kinds if one in ("promoted", "canary", "shadowed")] == [
+            steps = [one for one in kinds if one in ("promoted", "canary", "shadowed")]
+            assert steps[:3] == [
                 "promoted",
                 "canary",
                 "shadowed",
