@@ -19,10 +19,13 @@ import numpy as np
 from mlguard.config import AppSettings, ProjectSettings, load_app, load_project
 from mlguard.errors import ConfigError, ModelFileError, ModelRunError
 from mlguard.models.bundle import Manifest
+from mlguard.models.child import time_limit
 from mlguard.models.isolation import run_in_child
 
 #: Test rows that a candidate must answer, twice alike, before it is judged.
 GOLDEN_ROWS = 8
+#: What importing a model's libraries may take beside the model itself, in seconds.
+_LOADING_S = 10.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,7 +110,8 @@ def describe(payload: Mapping[str, str]) -> dict[str, Any]:
     wanted = [one for one in (data.target, *data.sensitive, data.time, data.id) if one]
     select_columns(frame, wanted, where=f"[data] test of {settings.name}, {data.test},")
     began = time.perf_counter()
-    opened = open_model(file, frame, settings)
+    with time_limit(_LOADING_S + settings.model.wall_limit_s):
+        opened = open_model(file, frame, settings)
     load_s = time.perf_counter() - began
     manifest, predictor = opened.manifest, opened.predictor
     golden = frame.head(GOLDEN_ROWS)
@@ -117,7 +121,10 @@ def describe(payload: Mapping[str, str]) -> dict[str, Any]:
             f"{file.name} does not tell two classes apart",
             hint="thresholds per group need a classifier of two classes",
         )
-    first, second = predictor.predict(golden), predictor.predict(golden)
+    with time_limit(settings.model.wall_limit_s):
+        first = predictor.predict(golden)
+    with time_limit(settings.model.wall_limit_s):
+        second = predictor.predict(golden)
     if settings.model.threshold_attribute and first.scores is None:
         raise ConfigError(
             f"[model.thresholds] has thresholds by {settings.model.threshold_attribute}, and "

@@ -23,7 +23,7 @@ import resource
 import signal
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from mlguard.errors import MlguardError
@@ -66,6 +66,26 @@ def die_with_parent(parent: int) -> None:
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:
         os._exit(1)
+
+
+@contextlib.contextmanager
+def time_limit(seconds: float) -> Iterator[None]:
+    """End this process if what is done here takes longer; only for a child's main thread.
+
+    A model that hangs in native code never comes back to Python, so nothing gentler than the
+    signal's own effect would do.  The parent knows what it means.
+
+    Parameters
+    ----------
+    seconds : float
+        Wall time.
+    """
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
 
 
 def resolve(target: str) -> Callable[[Any], Any]:

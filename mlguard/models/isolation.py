@@ -261,6 +261,12 @@ def _result(watched: _Watched, ending: str, *, memory_mib: float, wall_s: float)
         raise ModelRunError(f"the model raised {answer['raised']}", output=output)
     if "error" in answer:
         raise _rebuilt(answer["error"])
+    if watched.process.returncode == -signal.SIGALRM:
+        raise ModelRunError(
+            "the model gave no answer within its time limit and was stopped",
+            hint="[model] wall_limit_s in app.toml says how long it may take",
+            output=output,
+        )
     raise ModelRunError(
         f"the model's process died: {_cause(watched.process.returncode)}",
         hint="the end of what it printed: " + (output.strip()[-300:] or "nothing"),

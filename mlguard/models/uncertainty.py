@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from mlguard.models.predictions import Predictions
+    from mlguard.models.isolation import ChildPredictor
     from mlguard.models.predictor import AnyPredictor
 
 _SEED = 20_240_505
@@ -144,7 +145,7 @@ def _labelled(frame: pd.DataFrame, target: str) -> pd.DataFrame:
 
 
 def calibrated(
-    predictor: AnyPredictor, settings: AppSettings, test: pd.DataFrame
+    predictor: AnyPredictor | ChildPredictor, settings: AppSettings, test: pd.DataFrame
 ) -> Uncertainty | None:
     """Measure what a version needs to say how sure it is; None where the app does not ask for it.
 
