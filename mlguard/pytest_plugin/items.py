@@ -20,6 +20,22 @@ if TYPE_CHECKING:
     from mlguard.pytest_plugin.session import GateSession
 
 
+def properties(result: CheckResult) -> list[tuple[str, object]]:
+    """Return a result's numbers as properties of its case in pytest's own JUnit file."""
+    low, high = result.interval or (None, None)
+    facts = {
+        "verdict": result.verdict.value,
+        "value": result.value,
+        "limit": result.limit,
+        "low": low,
+        "high": high,
+        "n": result.n,
+        "reason": result.reason,
+        "waived_by": result.waived_by,
+    }
+    return [(f"mlguard.{key}", one) for key, one in facts.items() if one not in (None, "")]
+
+
 class AppFile(pytest.File):
     """One ``app.toml``."""
 
@@ -80,14 +96,7 @@ class CheckItem(pytest.Item):
             warnings.simplefilter("default")
             judged = judge(self.check, subject, clock=time.perf_counter)
         result = self.result = parent.gate.waived(judged, parent.root, parent.app)
-        self.user_properties += [
-            ("mlguard.verdict", result.verdict.value),
-            *(
-                (f"mlguard.{key}", value)
-                for key in ("value", "limit", "n", "reason")
-                if (value := getattr(result, key)) not in (None, "")
-            ),
-        ]
+        self.user_properties += properties(result)
         if result.blocks:
             raise CheckFailedError(result)
         if result.waived_by is not None:

@@ -33,7 +33,7 @@ from mlguard.config import AppSettings, ProjectSettings, load_app, load_project
 from mlguard.deploy.training import train_missing
 from mlguard.errors import MlguardError
 from mlguard.pytest_plugin import project_of
-from mlguard.pytest_plugin.items import AppFile, CheckItem
+from mlguard.pytest_plugin.items import AppFile, CheckItem, properties
 from mlguard.results import CheckResult, Verdict
 from mlguard.waivers import WaiverBook, waiver_words
 
@@ -234,6 +234,10 @@ class GateSession:
         owner = self._owner(item)
         if owner is not None:
             found = [self.waived(one, *owner) for one in self._results(item, call, report)]
+            if not isinstance(item, CheckItem):
+                # A function may have asked several things; each is named before its numbers.
+                for one in found:
+                    item.user_properties += [("mlguard.check", one.name), *properties(one)]
             report.mlguard_results = [one.to_json() for one in found]  # type: ignore[attr-defined]
             if report.failed and found:
                 _excuse(report, found)

@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 import time
+from xml.etree import ElementTree as ET
 
 import pytest
 
@@ -404,6 +405,32 @@ def test_a_waiver_that_ended_blocks_and_says_so(run, project):
     done.assert_outcomes(failed=1)
     assert found["fairness.selection_rate_difference[sex]"].waived_by is None
     done.stdout.fnmatch_lines(["*the waiver by bea expired on 1970-01-13 13:46 UTC*"])
+
+
+def test_the_junit_file_of_pytest_holds_the_numbers(run, project):
+    """Each case carries verdict, value, interval, limit and n as properties, functions too."""
+    project.settings(WAIVED.replace('decide = "estimate"', ""))
+    project.test(
+        "from mlguard.checks import assert_directional, assert_invariant\n"
+        "def test_two(candidate, test):\n"
+        "    assert_invariant(candidate, test, column='income', change='noise')\n"
+        "    assert_directional(candidate, test, column='income', multiply=1.1)\n"
+    )
+    run("checks", "serving", "--junitxml=junit.xml")
+    cases = {
+        case.get("name"): [(one.get("name"), one.get("value")) for one in case.iter("property")]
+        for case in ET.parse(project.root / "junit.xml").iter("testcase")
+    }
+    declared = dict(cases["fairness.selection_rate_difference[sex]"])
+    assert declared["mlguard.limit"] == "0.0001"
+    low, value, high = (float(declared[f"mlguard.{one}"]) for one in ("low", "value", "high"))
+    assert low <= value <= high
+    asked = [value for name, value in cases["test_two"] if name == "mlguard.check"]
+    assert asked == [
+        "behaviour.invariance[income, noise in test_two]",
+        "behaviour.directional[income in test_two]",
+    ]
+    assert dict(cases["test_two"])["mlguard.verdict"] == "passed"
 
 
 def test_waivers_that_cannot_be_read_let_nothing_through(run, project):
