@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from fastapi import FastAPI, Request
-from fastapi.responses import HTMLResponse, Response
+from fastapi.responses import HTMLResponse, PlainTextResponse, Response
 from starlette.exceptions import HTTPException
 
 from mlguard.errors import MlguardError
@@ -136,6 +136,24 @@ _PREDICT_ERRORS: dict[int | str, dict[str, Any]] = {
 _UPDATE_ERRORS = _PREDICT_ERRORS | {409: {"description": "Another label was there first."}}
 
 
+_ERROR_SCHEMA = {
+    "type": "object",
+    "required": ["error"],
+    "properties": {"error": {"type": "string"}, "cause": {"type": "string"}},
+}
+#: What every route may answer.
+_ALWAYS: dict[int | str, dict[str, Any]] = {
+    "4XX": {
+        "description": "The caller can mend it; `cause` says how.",
+        "content": {"application/json": {"schema": _ERROR_SCHEMA}},
+    },
+    503: {
+        "description": "Not now: overloaded, not ready, or the registry cannot be read.",
+        "content": {"application/json": {"schema": {"type": "object"}}},
+    },
+}
+
+
 def create_predict_app(
     state: ServerState,
     *,
@@ -157,6 +175,7 @@ def create_predict_app(
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
+        responses=_ALWAYS,
         lifespan=lifespan,
         # FastAPI would send figures to wherever the environment says; ours are at /metrics.
         telemetry={"tracing": False, "metrics": False, "logs": False, "auto_configure": False},
@@ -244,7 +263,7 @@ def _operations(app: FastAPI, state: ServerState) -> None:
 
     app.get("/healthz", tags=["operations"])(healthz)
     app.get("/readyz", tags=["operations"])(readyz)
-    app.get("/metrics", tags=["operations"])(metrics)
+    app.get("/metrics", tags=["operations"], response_class=PlainTextResponse)(metrics)
     app.get("/docs", tags=["operations"], response_class=HTMLResponse)(docs)
 
 

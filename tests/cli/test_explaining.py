@@ -86,7 +86,7 @@ def test_a_prediction_with_everything(project, mlguard):
     store.put(query_id, 2, source="portal", at=AT + 60)
     store.close()
     done = mlguard("explain", "iris", query_id, folder=project)
-    assert (done.code, done.err) == (0, "")
+    assert (done.code, done.err) == (0, "asking v1\n")
     for said in (
         f"iris  query {query_id}",
         "✓ answered",

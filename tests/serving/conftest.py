@@ -270,6 +270,20 @@ def project(tmp_path: Path):
     made.close()
 
 
+@pytest.fixture(scope="session")
+def project_of(tmp_path_factory: pytest.TempPathFactory):
+    """Makes projects that several tests share."""
+    made = []
+
+    def make(name: str) -> Project:
+        made.append(Project(tmp_path_factory.mktemp(name) / "project"))
+        return made[-1]
+
+    yield make
+    for one in made:
+        one.close()
+
+
 def eventually(condition, *, within_s: float = 15.0, what: str = "it") -> Any:
     """Poll a real process until something holds."""
     deadline = time.monotonic() + within_s
