@@ -73,6 +73,7 @@ def read_graph(path: Path | str) -> GraphFacts:
     nodes += [one for function in model.functions for one in function.node]
     _refuse_external(path, model, nodes)
     _refuse_custom(path, model, nodes)
+    _check(path, model)
     weights = {one.name for one in model.graph.initializer}
     inputs = [one for one in model.graph.input if one.name not in weights]
     if not inputs or not model.graph.output:
@@ -88,15 +89,23 @@ def _parsed(path: Path) -> Any:
     import onnx
 
     try:
-        model = onnx.load(str(path), load_external_data=False)
-        onnx.checker.check_model(model)
-    # protobuf's DecodeError, onnx's ValidationError, and what a damaged file makes them raise.
+        return onnx.load(str(path), load_external_data=False)
+    # protobuf's DecodeError, and what else a damaged file makes it raise.
     except Exception as error:
-        why = str(error).strip().partition("\n")[0] or type(error).__name__
-        if "data_location" in why or "external" in why.lower():
-            raise _external(path) from error
-        raise _no_graph(path, f"reading it failed ({why})") from error
-    return model
+        raise _no_graph(path, f"reading it failed ({_first_line(error)})") from error
+
+
+def _check(path: Path, model: Any) -> None:
+    import onnx
+
+    try:
+        onnx.checker.check_model(model)
+    except (onnx.checker.ValidationError, ValueError, RuntimeError) as error:
+        raise _no_graph(path, f"it is not valid ({_first_line(error)})") from error
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().partition("\n")[0] or type(error).__name__
 
 
 def _graphs(model: Any) -> Iterator[Any]:
