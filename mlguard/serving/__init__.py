@@ -1,15 +1,24 @@
-"""The server: Clipper's predict contract over FastAPI, models in processes of their own.
+"""The server: Clipper's predict contract ahead of FastAPI, models walled off or without code.
 
 One file, one idea::
 
     inputs         JSON body → rows, or a 400 that names the field
     batching       which rows run next, how many at once (pure; the clock is passed in)
-    replica_child  the process a model runs in
-    replicas       starting, limiting, replacing those processes
+    replica        what a batch is handed to: the contract of the two kinds below
+    own_process    one process that a model runs in, seen from here
+    replicas       how many of them, and what replaces the one that ends
+    replica_child  that process itself
+    inprocess      a model without code, beside the event loop
+    model_runner   a predictor fed with rows, in either place
     answers        what a model said → JSON; why an answer is the default one
     query_ids      ids that name their version
     recorder       rows on their way to the prediction log, off the answer's path
-    engine         one app: versions, route, deadlines
+    admission      a request that waits, its reply
+    served_version one version: its reader, queue, replica, deadlines
+    engine         one app: versions, route, replies
+    tally          counting, by the batch
+    cache          answers to rows that were asked before (pure)
+    row_cache      the requests that share them
     feedback       labels, durable before the 200
     recall         which query a uid's row was
     sync           what the registry says → the engines
@@ -23,6 +32,8 @@ One file, one idea::
     access_log     a line of JSON for each request
     access         who may read and change through /api, and the keys of apps
     limits         how much one caller and one connection may cost (pure; clocks passed in)
+    protocol       the predict route where the bytes come in
+    quick_path     when that is allowed, and how its answers look
     connections    HTTP/1.1 with those limits, errors in JSON and answers in order
     embedded       one version behind real HTTP
     front          one front-end process
