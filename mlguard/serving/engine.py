@@ -102,6 +102,9 @@ class AppEngine:
         self._clock = clock
         # Looking a labelled figure up costs as much as answering; these are looked up once.
         self.queued = metrics.queued.labels(self.name)
+        # An app that nothing serves yet is told of as well.
+        metrics.generation.labels(self.name).set(0)
+        metrics.serving.labels(self.name).set(0)
         self.batch_rows = metrics.batch_rows.labels(self.name)
         self.batch_seconds = metrics.batch_seconds.labels(self.name)
         self.tally = Tally(metrics, self.name)
