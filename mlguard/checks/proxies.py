@@ -143,9 +143,12 @@ def _judge(area: AreaEstimate, n: int, size: int, level: float, policy: ProxiesC
 def _area(rows: pd.DataFrame, positive: np.ndarray, level: float) -> AreaEstimate:
     """Return the out-of-fold AUC of a boosted tree, with its interval."""
     from sklearn.model_selection import StratifiedKFold, cross_val_predict
+    from threadpoolctl import threadpool_limits
 
     split = StratifiedKFold(_FOLDS, shuffle=True, random_state=_SEED)
-    chances = cross_val_predict(_model(rows), rows, positive, cv=split, method="predict_proba")
+    # Threads of OpenMP wait by spinning: on a machine that is busy they cost a hundredfold.
+    with threadpool_limits(1, user_api="openmp"):
+        chances = cross_val_predict(_model(rows), rows, positive, cv=split, method="predict_proba")
     return delong(positive, chances[:, 1], confidence_level=level)
 
 
