@@ -5,7 +5,8 @@ Rules
 1. A process holds one batch at a time.  Whatever happens to it, every batch handed in comes
    back exactly once: answered, or with a reason per row.
 2. One that dies, or is stopped at its wall or memory limit, is started again: at once
-   the first time, then after 0.1 s · 2ᵏ up to 30 s, until it has lived a minute.
+   the first time, then after 0.1 s · 2ᵏ up to 30 s, until one has lived five seconds: one that
+   is killed now and then is no crash loop, and the next one is wanted at once.
 3. One that is stuck (ten times the SLO, at least a second) gets a stand-in beside it,
    so that a hanging model costs its own rows and a moment, not everybody its wall limit.
    When the stuck one comes back there is one too many, and it is retired.
@@ -33,7 +34,7 @@ logger = logging.getLogger("mlguard.serving")
 _RECYCLE = 0.8
 _FIRST_DELAY_S = 0.1
 _LONGEST_DELAY_S = 30.0
-_HEALTHY_S = 60.0
+_HEALTHY_S = 5.0
 
 
 class ReplicaPool:
