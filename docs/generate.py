@@ -112,7 +112,7 @@ def type_text(annotation: Any) -> str:  # noqa: PLR0911  one return a kind of ty
     if arguments and type(None) in arguments:
         return type_text(next(one for one in arguments if one is not type(None)))
     of = [type_text(one) for one in arguments]
-    if origin is types.UnionType:
+    if origin in (types.UnionType, typing.Union):
         return " or ".join(of)
     if origin is list:
         return "list of texts" if of == ["text"] else f"list; each {of[0]}"
@@ -207,8 +207,14 @@ against an interval: fairness, behaviour and latency read both, baseline the fir
         config.MonitorTable,
         "Keys of every monitor",
         """\
-They may stand in every `[monitor.<name>]`. `family_error` is read by the monitors that judge
-several features or groups at once: data_drift and fairness.""",
+They may stand in every `[monitor.<name>]`.""",
+    ),
+    (
+        config.WindowedMonitor,
+        "Keys of monitors that judge windows",
+        """\
+They may stand in every `[monitor.<name>]` but `[monitor.concept_drift]`, which acts at its first
+alarm and has no windows to count.""",
     ),
 )
 HEAD = ("key", "type, unit", "default", "meaning")
@@ -227,6 +233,11 @@ def same_as(kind: type[Table], base: type[Table]) -> frozenset[str]:
     )
 
 
+def shared_rows(base: type[Table]) -> list[list[str]]:
+    """Return the keys of a shared table that no table above it has told."""
+    return key_rows(base, without=same_as(base, config.MonitorTable))
+
+
 def file_tables(kind: type[Table]) -> Iterator[str]:
     """Return every table of one file as Markdown, shared keys once and first."""
     told: set[type[Table]] = set()
@@ -234,8 +245,8 @@ def file_tables(kind: type[Table]) -> Iterator[str]:
         for base, title, text in SHARED:
             if issubclass(one, base) and base not in told:
                 told.add(base)
-                yield f"### {title}\n\n{text}\n\n{table(HEAD, key_rows(base))}"
-        inherited = same_as(one, CheckPolicy) | same_as(one, config.MonitorTable)
+                yield f"### {title}\n\n{text}\n\n{table(HEAD, shared_rows(base))}"
+        inherited = frozenset().union(*(same_as(one, base) for base, _, _ in SHARED))
         rows = key_rows(one, without=inherited)
         also = ""
         if inherited:
@@ -339,9 +350,35 @@ def command_line() -> Any:
     import typer
 
     from mlguard.cli import app as line
-    from mlguard.cli import deploying, fairness, looking, moving, running, starting, waiving
+    from mlguard.cli import (
+        deploying,
+        explaining,
+        fairness,
+        looking,
+        moving,
+        rehearsing,
+        running,
+        starting,
+        steering,
+        suggesting,
+        upkeep,
+        waiving,
+    )
 
-    for module in (deploying, fairness, looking, moving, running, starting, waiving):
+    for module in (
+        deploying,
+        explaining,
+        fairness,
+        looking,
+        moving,
+        rehearsing,
+        running,
+        starting,
+        steering,
+        suggesting,
+        upkeep,
+        waiving,
+    ):
         assert module.app is line.app
     return typer.main.get_command(line.app)
 
@@ -455,7 +492,7 @@ GATE_FINDINGS = {
 
 def check_rows() -> list[list[str]]:
     """Return the checks that have an id of their own: id, enforcement, what is asked."""
-    from mlguard.checks import baseline, behaving, data_quality, delayed_impact, serving
+    from mlguard.checks import baseline, behaving, covering, data_quality, delayed_impact, serving
 
     own: dict[str, tuple[Callable[..., Any], Enforcement, bool]] = data_quality._OWN  # noqa: SLF001  the one place that says it
     rows = [
@@ -485,6 +522,8 @@ def check_rows() -> list[list[str]]:
         ("reproducibility", behaving.find_reproducibility),
     ):
         rows.append([f"`behaviour.{name}`", DECLARED, asked(judge)])
+    certain = "`block`, where `[app] uncertainty` is true"
+    rows.append(["`behaviour.coverage`", certain, asked(covering.find_coverage)])
     for name, judge in (
         ("latency", serving.judge_latency),
         ("size", serving.judge_size),
@@ -536,12 +575,14 @@ def monitor_rows() -> list[list[str]]:
             continue
         kind = point.load()
         module = importlib.import_module(kind.__module__)
-        asks = first_sentence(module).partition(": ")[2]
+        # Where a module holds several monitors, each says itself what it asks.
+        asks = getattr(kind, "asks", "") or first_sentence(module).partition(": ")[2]
         # A part of a monitor has the table of the whole.
         tables = AppSettings.model_fields["monitor"].annotation.model_fields
         settings = tables[name.partition(".")[0]].default
         clock = getattr(kind, "clock", None)
-        judges = {"rows": "windows of answers", "labels": "every label"}.get(
+        of_labels = "every label" if kind.sequential else "windows of labels"
+        judges = {"rows": "windows of answers", "labels": of_labels}.get(
             clock, "windows of labelled answers; of answers for `selection_rate`"
         )
         rows.append([f"`{name}`", f"{asks[:1].upper()}{asks[1:]}", judges, f"`{settings.action}`"])

@@ -1,8 +1,10 @@
 """The examples of the documentation: they parse, they validate, and where they say so they run."""
 
+import json
 import tomllib
 
 import pytest
+import yaml
 
 from mlguard.config import AppSettings, ProjectSettings, load_app, load_project
 
@@ -55,7 +57,7 @@ def test_the_marks_mark_python(blocks):
 
 def test_every_block_says_its_language(blocks):
     """A block without a language is coloured by guess, and no test knows what it holds."""
-    known = {"bash", "console", "python", "text", "toml", "{toctree}"}
+    known = {"bash", "console", "json", "python", "text", "toml", "yaml", "{toctree}"}
     pages = ("docs/", "README.md")
     strange = [
         (block.id, block.language)
@@ -63,6 +65,14 @@ def test_every_block_says_its_language(blocks):
         if block.page.startswith(pages) and block.language not in known
     ]
     assert strange == []
+
+
+def test_json_and_yaml_are_what_they_say(blocks):
+    """Every JSON and YAML example parses, and says something."""
+    readers = {"json": json.loads, "yaml": yaml.safe_load}
+    read = [readers[one.language](one.text) for one in blocks if one.language in readers]
+    assert read
+    assert all(read)
 
 
 @pytest.mark.parametrize("name", ["curl", "mlguard", "pytest", "pip"])
