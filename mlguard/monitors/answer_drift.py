@@ -43,8 +43,9 @@ class _AnswerDrift:
 
     id: ClassVar[str]
     sequential: ClassVar[bool] = False
-    #: What is compared, in words and as subjects of the comparison.
+    #: What is compared, in words; and what is asked of it.
     what: ClassVar[str]
+    asks: ClassVar[str]
 
     def __init__(
         self, settings: PredictionDriftMonitor, reference: Mapping[str, Any], app: AppSettings
@@ -180,6 +181,7 @@ class PredictionDrift(_AnswerDrift):
     id: ClassVar[str] = "prediction_drift"
     clock: ClassVar[str] = "rows"
     what: ClassVar[str] = "answers"
+    asks: ClassVar[str] = "whether answers are spread as on the data the version was accepted on."
 
     def judge(self, window: WindowData) -> list[MonitorResult]:
         """Judge a closed window: the answers that the version itself gave."""
@@ -215,6 +217,7 @@ class LabelDrift(_AnswerDrift):
     id: ClassVar[str] = "label_drift"
     clock: ClassVar[str] = "labels"
     what: ClassVar[str] = "labels"
+    asks: ClassVar[str] = "whether labels are spread as on the data the version was accepted on."
 
     def judge(self, window: WindowData) -> list[MonitorResult]:
         """Judge a closed window of labelled rows."""
