@@ -13,6 +13,7 @@ import pytest
 
 from mlguard.config import AppSettings, ProjectSettings, load_app, load_project
 from mlguard.data.labels import LabelStore, default_url
+from mlguard.data.mirrored import mirrored_folder
 from mlguard.data.prediction_log import PredictionLog
 from mlguard.data.profile import Profile
 from mlguard.deploy.watch import LEASE, TickEvent, Watcher
@@ -280,8 +281,8 @@ def world(tmp_path: Path) -> Iterator[World]:
     (tmp_path / "serving" / "loan" / "app.toml").write_text(APP)
     project = load_project(tmp_path)
     clock = Clock()
-    labels = LabelStore(default_url(project.log_dir, "loan"))
     with Registry.open(project, clock=clock, actor="ann") as registry:
+        labels = LabelStore(default_url(project.log_dir, "loan"))
         yield World(
             root=tmp_path,
             clock=clock,
@@ -292,4 +293,140 @@ def world(tmp_path: Path) -> Iterator[World]:
             labels=labels,
             rng=np.random.default_rng(3),
         )
-    labels.close()
+        labels.close()
+
+
+# --- steps of a rollout ------------------------------------------------------------------
+
+
+class Stepper:
+    """What a deployment, a server and callers do while a version is on its way in."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+
+    def begin(self, weights, steps, *, name="v2", **options):
+        """Stage a version and take its first step, as the deployment would."""
+        world = self.world
+        path = world.root / f"{name}.skops"
+        save_model(world.model(weights), path)
+        schema = InputSchema(
+            "table", "classification", tuple(Feature(one, "number") for one in FEATURES), (0, 1)
+        )
+        registry = world.registry
+        manifest = Manifest.of(path, schema, world.settings.model)
+        version = registry.register("loan", name=name, manifest=manifest, model_file=path)
+        registry.mark(version.id, State.VERIFIED, reason="smoke test passed")
+        check = CheckResult(id="baseline.beats", verdict=Verdict.PASSED, summary="better")
+        registry.record_evidence(
+            "loan",
+            version.digest,
+            gate_decision("loan", name, [check]).to_json(),
+            policy_digest="policy",
+            data_digest="data",
+            code_version="code",
+        )
+        registry.mark(version.id, State.PASSED, reason="gate")
+        operation = registry.begin("loan", version.id, steps=steps, **options)
+        registry.stage(operation)
+        return registry.advance(operation, reason="try it")
+
+    def answer(self, version, rows, *, folder=None, ids=None, broken=None, seconds=60.0):
+        """Write what a version answered, as a server would; a mirror's answers with live ids."""
+        world = self.world
+        state = world.registry.app("loan")
+        n = len(rows)
+        if ids is None:
+            ids = world.registry.reserve_ids("loan", version.id, state.generation, "s1", n)
+        default = np.zeros(n, bool) if broken is None else broken
+        schema = Manifest.from_json(version.manifest).schema
+        answers = world.predictor(version).predict(rows.tolist())
+        outputs = answers.outputs()
+        writer = world.log.writer(
+            "loan", version.id if folder is None else folder, f"p{ids[0]}{folder}", schema.features
+        )
+        writer.append(
+            [
+                {
+                    "query_id": ids[place],
+                    "time": world.clock.now + seconds * place / n,
+                    "generation": state.generation,
+                    "default": bool(default[place]),
+                    "explanation": "the model raised ValueError" if default[place] else None,
+                    "output": "null" if default[place] else json.dumps(outputs[place]),
+                    "latency_ms": 1.0,
+                    "valid": True,
+                    **dict(zip(FEATURES, rows[place].tolist(), strict=True)),
+                }
+                for place in range(n)
+            ]
+        )
+        writer.flush()
+        writer.close()
+        return ids
+
+    def shadowed(self, n, *, broken=None):
+        """Live traffic that the candidate is shown, with labels."""
+        world = self.world
+        rows = world.rows(n)
+        one = world.registry.rolling("loan")
+        ids = self.answer(world.registry.app("loan").active, rows)
+        self.answer(
+            one.version,
+            rows,
+            folder=mirrored_folder(one.version.id),
+            ids=ids,
+            broken=None if broken is None else np.arange(n) % broken == 0,
+        )
+        world.pass_time(60.0)
+        world.label(ids, world.truth(rows))
+        self.keep_alive()
+
+    def shared(self, n, *, broken=None):
+        """Traffic that both answer, each its own callers, with labels."""
+        world = self.world
+        one = world.registry.rolling("loan")
+        parts = []
+        for version in (world.registry.app("loan").active, one.version):
+            rows = world.rows(n)
+            failing = broken is not None and version is one.version
+            ids = self.answer(version, rows, broken=np.arange(n) % broken == 0 if failing else None)
+            parts.append((ids, world.truth(rows)))
+        world.pass_time(60.0)
+        for ids, truth in parts:
+            world.label(ids, truth)
+        self.keep_alive()
+
+    def keep_alive(self):
+        world = self.world
+        one = world.registry.rolling("loan")
+        if one is not None:
+            world.registry.beat(one.operation)
+
+    def run(self, watcher: Watcher, passes: int = 6) -> list[TickEvent]:
+        """Make pass after pass while the deployer gives signs of life."""
+        events: list[TickEvent] = []
+        for _ in range(passes):
+            self.keep_alive()
+            self.world.pass_time(15.0)
+            self.keep_alive()
+            events += watcher.tick()
+        return events
+
+
+@pytest.fixture
+def rolling(world: World) -> World:
+    """A live version, and a way to bring a second one as far as its first step."""
+    file = world.root / "serving" / "loan" / "app.toml"
+    file.write_text(
+        file.read_text()
+        + '[rollout]\nstep_min_time = "1m"\nstep_deadline = "1h"\nalpha = 0.05\n'
+        + "[monitor.concept_drift]\nenabled = false\n"
+    )
+    world.deploy("v1", (1.0, 1.0))
+    return world
+
+
+@pytest.fixture
+def stepper(rolling: World) -> Stepper:
+    return Stepper(rolling)

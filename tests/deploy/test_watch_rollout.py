@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-
 import numpy as np
 import pytest
 
@@ -27,140 +25,16 @@ def kinds(events):
     return [one.kind for one in events if one.kind != "verdict"]
 
 
-@pytest.fixture
-def rolling(world):
-    """A live version, and a way to bring a second one as far as its first step."""
-    file = world.root / "serving" / "loan" / "app.toml"
-    file.write_text(
-        file.read_text()
-        + '[rollout]\nstep_min_time = "1m"\nstep_deadline = "1h"\nalpha = 0.05\n'
-        + "[monitor.concept_drift]\nenabled = false\n"
-    )
-    world.deploy("v1", LIVE)
-    # As a server would: what is not loaded is not stepped.
-    return world
-
-
-def begin(world, weights, steps, *, name="v2", **options):
-    """Stage a version and take its first step, as the deployment would."""
-    path = world.root / f"{name}.skops"
-    save_model(world.model(weights), path)
-    schema = InputSchema(
-        "table", "classification", tuple(Feature(one, "number") for one in FEATURES), (0, 1)
-    )
-    registry = world.registry
-    manifest = Manifest.of(path, schema, world.settings.model)
-    version = registry.register("loan", name=name, manifest=manifest, model_file=path)
-    registry.mark(version.id, State.VERIFIED, reason="smoke test passed")
-    check = CheckResult(id="baseline.beats", verdict=Verdict.PASSED, summary="better")
-    registry.record_evidence(
-        "loan",
-        version.digest,
-        gate_decision("loan", name, [check]).to_json(),
-        policy_digest="policy",
-        data_digest="data",
-        code_version="code",
-    )
-    registry.mark(version.id, State.PASSED, reason="gate")
-    operation = registry.begin("loan", version.id, steps=steps, **options)
-    registry.stage(operation)
-    return registry.advance(operation, reason="try it")
-
-
-def answer(world, version, rows, *, folder=None, ids=None, broken=None, seconds=60.0):
-    """Write what a version answered, as a server would; a mirror's answers with live ids."""
-    state = world.registry.app("loan")
-    n = len(rows)
-    if ids is None:
-        ids = world.registry.reserve_ids("loan", version.id, state.generation, "s1", n)
-    default = np.zeros(n, bool) if broken is None else broken
-    schema = Manifest.from_json(version.manifest).schema
-    answers = world.predictor(version).predict(rows.tolist())
-    outputs = answers.outputs()
-    writer = world.log.writer(
-        "loan", version.id if folder is None else folder, f"p{ids[0]}{folder}", schema.features
-    )
-    writer.append(
-        [
-            {
-                "query_id": ids[place],
-                "time": world.clock.now + seconds * place / n,
-                "generation": state.generation,
-                "default": bool(default[place]),
-                "explanation": "the model raised ValueError" if default[place] else None,
-                "output": "null" if default[place] else json.dumps(outputs[place]),
-                "latency_ms": 1.0,
-                "valid": True,
-                **dict(zip(FEATURES, rows[place].tolist(), strict=True)),
-            }
-            for place in range(n)
-        ]
-    )
-    writer.flush()
-    writer.close()
-    return ids
-
-
-def shadowed(world, n, *, broken=None):
-    """Live traffic that the candidate is shown, with labels."""
-    rows = world.rows(n)
-    one = world.registry.rolling("loan")
-    ids = answer(world, world.registry.app("loan").active, rows)
-    answer(
-        world,
-        one.version,
-        rows,
-        folder=mirrored_folder(one.version.id),
-        ids=ids,
-        broken=None if broken is None else np.arange(n) % broken == 0,
-    )
-    world.pass_time(60.0)
-    world.label(ids, world.truth(rows))
-    keep_alive(world)
-
-
-def shared(world, n, *, broken=None):
-    """Traffic that both answer, each its own callers, with labels."""
-    one = world.registry.rolling("loan")
-    parts = []
-    for version in (world.registry.app("loan").active, one.version):
-        rows = world.rows(n)
-        failing = broken is not None and version is one.version
-        ids = answer(world, version, rows, broken=np.arange(n) % broken == 0 if failing else None)
-        parts.append((ids, world.truth(rows)))
-    world.pass_time(60.0)
-    for ids, truth in parts:
-        world.label(ids, truth)
-    keep_alive(world)
-
-
-def keep_alive(world):
-    one = world.registry.rolling("loan")
-    if one is not None:
-        world.registry.beat(one.operation)
-
-
-def run(world, watcher, passes=6):
-    """Pass after pass while the deployer gives signs of life."""
-    events = []
-    for _ in range(passes):
-        keep_alive(world)
-        world.pass_time(15.0)
-        keep_alive(world)
-        events += watcher.tick()
-    return events
-
-
-def test_a_healthy_version_goes_through_every_step(rolling):
+def test_a_healthy_version_goes_through_every_step(rolling, stepper):
     """Shadow, canary, everybody: each step passes on the rows and labels of its own traffic."""
-    begin(rolling, ALIKE, [SHADOW, HALF])
+    stepper.begin(ALIKE, [SHADOW, HALF])
     watcher = rolling.watcher()
-    shadowed(rolling, 300)
-    assert "advanced" in kinds(run(rolling, watcher))
+    stepper.shadowed(300)
+    assert "advanced" in kinds(stepper.run(watcher))
     one = rolling.registry.rolling("loan")
     assert (one.version.state, one.weight) == (State.CANARY, HALF)
-    shared(rolling, 300)
-    assert "promoted" in kinds(run(rolling, watcher))
+    stepper.shared(300)
+    assert "promoted" in kinds(stepper.run(watcher))
     assert rolling.active() == "v2"
     state = rolling.registry.app("loan")
     assert state.active.state is State.BAKING
@@ -174,14 +48,14 @@ def test_a_healthy_version_goes_through_every_step(rolling):
 
 
 @pytest.mark.parametrize("step", [SHADOW, HALF])
-def test_a_worse_version_is_condemned(rolling, step):
+def test_a_worse_version_is_condemned(rolling, stepper, step):
     """A loss that is proven larger ends the rollout: no weight, quarantine, incident, mail."""
-    one = begin(rolling, WORSE, [step])
+    one = stepper.begin(WORSE, [step])
     watcher = rolling.watcher()
     events = []
     for _ in range(6):
-        (shadowed if step == SHADOW else shared)(rolling, 500)
-        events += run(rolling, watcher)
+        (stepper.shadowed if step == SHADOW else stepper.shared)(500)
+        events += stepper.run(watcher)
         if rolling.registry.rolling("loan") is None:
             break
     assert "rollout_failed" in kinds(events)
@@ -200,36 +74,36 @@ def test_a_worse_version_is_condemned(rolling, step):
     # What failed stays refused, whatever it is called, until a human closes the incident.
     with pytest.raises(RefusedError):
         registry.begin("loan", version.id)
-    assert run(rolling, watcher, passes=1) == []
+    assert stepper.run(watcher, passes=1) == []
 
 
-def test_model_errors_fail_without_a_label(rolling):
+def test_model_errors_fail_without_a_label(rolling, stepper):
     """A candidate that raises on a tenth of its rows is out before any label comes."""
-    begin(rolling, ALIKE, [HALF])
+    stepper.begin(ALIKE, [HALF])
     watcher = rolling.watcher()
     for version, broken in (("v1", None), ("v2", 10)):
         found = rolling.registry.version("loan", version)
         failing = None if broken is None else np.arange(400) % broken == 0
-        answer(rolling, found, rolling.rows(400), broken=failing)
+        stepper.answer(found, rolling.rows(400), broken=failing)
     rolling.pass_time(60)
-    events = run(rolling, watcher)
+    events = stepper.run(watcher)
     assert "rollout_failed" in kinds(events)
     said = next(one for one in events if one.kind == "rollout_failed")
     assert said.detail["check"] == "rollout.errors"
 
 
-def test_an_undecided_step_waits_then_drains(rolling):
+def test_an_undecided_step_waits_then_drains(rolling, stepper):
     """Without labels the loss stays open: it waits for the deadline, is HELD then, and tells."""
     rolling.configure("1h", "4m")
-    begin(rolling, ALIKE, [HALF])
+    stepper.begin(ALIKE, [HALF])
     watcher = rolling.watcher()
     for version in ("v1", "v2"):
-        answer(rolling, rolling.registry.version("loan", version), rolling.rows(300))
+        stepper.answer(rolling.registry.version("loan", version), rolling.rows(300))
     rolling.pass_time(60)
-    assert kinds(run(rolling, watcher)) == []
+    assert kinds(stepper.run(watcher)) == []
     events = []
     for _ in range(20):
-        events += run(rolling, watcher, passes=1)
+        events += stepper.run(watcher, passes=1)
         if rolling.registry.rolling("loan") is None:
             break
     assert "withdrawn" in kinds(events)
@@ -239,23 +113,23 @@ def test_an_undecided_step_waits_then_drains(rolling):
     assert "100 are needed" in last.reason
 
 
-def test_where_labels_are_late_by_nature_failures_alone_decide(rolling):
+def test_where_labels_are_late_by_nature_failures_alone_decide(rolling, stepper):
     """`compare = ["failures"]`: the loss is still looked at, and only its absence is no bar."""
     rolling.configure("alpha = 0.05\n", 'alpha = 0.05\ncompare = ["failures"]\n')
-    begin(rolling, ALIKE, [HALF])
+    stepper.begin(ALIKE, [HALF])
     watcher = rolling.watcher()
     for version in ("v1", "v2"):
-        answer(rolling, rolling.registry.version("loan", version), rolling.rows(300))
+        stepper.answer(rolling.registry.version("loan", version), rolling.rows(300))
     rolling.pass_time(60)
-    assert "promoted" in kinds(run(rolling, watcher, passes=6))
+    assert "promoted" in kinds(stepper.run(watcher, passes=6))
 
 
-def test_a_restart_judges_no_row_twice(rolling):
+def test_a_restart_judges_no_row_twice(rolling, stepper):
     """Another process goes on with the state that the first one stored."""
-    begin(rolling, ALIKE, [HALF])
+    stepper.begin(ALIKE, [HALF])
     first = rolling.watcher()
-    shared(rolling, 80)
-    run(rolling, first)
+    stepper.shared(80)
+    stepper.run(first)
     one = rolling.registry.rolling("loan")
     from mlguard.deploy.watch_rollout import step_findings
 
@@ -263,17 +137,17 @@ def test_a_restart_judges_no_row_twice(rolling):
     assert before == {"rollout.errors": 80, "rollout.failures": 80, "rollout.loss": 80}
     rolling.registry.give_up_lease("monitors", first.owner)
     second = rolling.watcher()
-    run(rolling, second)
+    stepper.run(second)
     after = {found.id: found.n for found in step_findings(rolling.registry, one)}
     assert after == before
-    shared(rolling, 40)
-    run(rolling, second)
+    stepper.shared(40)
+    stepper.run(second)
     assert {found.n for found in step_findings(rolling.registry, one)} == {120}
 
 
-def test_a_silent_deployer_costs_its_candidate_the_traffic(rolling):
+def test_a_silent_deployer_costs_its_candidate_the_traffic(rolling, stepper):
     """Nobody beats for longer than the lease: weight 0 at once, and drained in the next pass."""
-    begin(rolling, ALIKE, [HALF])
+    stepper.begin(ALIKE, [HALF])
     watcher = rolling.watcher()
     rolling.pass_time(31)
     assert rolling.registry.rolling("loan").weight == 0.0
@@ -283,7 +157,7 @@ def test_a_silent_deployer_costs_its_candidate_the_traffic(rolling):
     assert rolling.active() == "v1"
 
 
-def test_a_waiver_that_ends_in_mid_canary_drains(rolling):
+def test_a_waiver_that_ends_in_mid_canary_drains(rolling, stepper):
     """What the gate let through on a promise until a date is out when the date has passed."""
     registry = rolling.registry
     path = rolling.root / "v3.skops"
@@ -319,7 +193,7 @@ def test_a_waiver_that_ends_in_mid_canary_drains(rolling):
     registry.stage(operation)
     registry.advance(operation, reason="try it")
     watcher = rolling.watcher()
-    assert kinds(run(rolling, watcher)) == []
+    assert kinds(stepper.run(watcher)) == []
     rolling.pass_time(300)
     registry.beat(registry.rolling("loan").operation)
     events = watcher.tick()
@@ -329,39 +203,39 @@ def test_a_waiver_that_ends_in_mid_canary_drains(rolling):
     assert rolling.active() == "v1"
 
 
-def test_rules_that_change_in_mid_canary_drain(rolling):
+def test_rules_that_change_in_mid_canary_drain(rolling, stepper):
     """The gate's rules are edited: what was let through by the old ones goes no further."""
-    begin(rolling, ALIKE, [HALF], policy_digest="policy")
-    events = run(rolling, rolling.watcher(), passes=1)
+    stepper.begin(ALIKE, [HALF], policy_digest="policy")
+    events = stepper.run(rolling.watcher(), passes=1)
     assert kinds(events) == ["drained"]
     assert "rules" in events[-1].summary
 
 
-def test_a_hold_keeps_a_step_waiting(rolling):
+def test_a_hold_keeps_a_step_waiting(rolling, stepper):
     """Under a hold nothing is promoted; lifted, the rollout goes on where it was."""
-    begin(rolling, ALIKE, [HALF])
+    stepper.begin(ALIKE, [HALF])
     watcher = rolling.watcher()
     hold = rolling.registry.hold("loan", "freeze week")
-    shared(rolling, 300)
-    events = run(rolling, watcher)
+    stepper.shared(300)
+    events = stepper.run(watcher)
     assert set(kinds(events)) == {"deferred"}
     assert rolling.active() == "v1"
     assert hold.reason in events[-1].summary
     rolling.registry.resume("loan", "over")
-    assert "promoted" in kinds(run(rolling, watcher))
+    assert "promoted" in kinds(stepper.run(watcher))
 
 
-def test_mirrored_rows_are_no_live_traffic(rolling):
+def test_mirrored_rows_are_no_live_traffic(rolling, stepper):
     """What a mirror answered stands in no report, count or window of live answers."""
-    begin(rolling, ALIKE, [SHADOW])
-    shadowed(rolling, 50)
+    stepper.begin(ALIKE, [SHADOW])
+    stepper.shadowed(50)
     version = rolling.registry.version("loan", "v2")
     assert rolling.log.read("loan").num_rows == 50
     assert rolling.log.read("loan", version_id=version.id).num_rows == 0
     assert rolling.log.read("loan", version_id=mirrored_folder(version.id)).num_rows == 50
 
 
-def test_what_is_watched_for_too_long_is_told_once(rolling):
+def test_what_is_watched_for_too_long_is_told_once(rolling, stepper):
     """A version that is not confirmed within max_bake is mailed about, and only once."""
     rolling.configure("alpha = 0.05\n", 'alpha = 0.05\nbake_min_rows = 100000\nmax_bake = "2h"\n')
     rolling.deploy("v2", ALIKE, confirm=False)
@@ -403,8 +277,8 @@ def follow(world, one, act):
     return follower.follow("try it"), said
 
 
-def staged(world, weights, steps):
-    path = begin(world, weights, steps)
+def staged(world, stepper, weights, steps):
+    path = stepper.begin(weights, steps)
     world.registry.abort(path.operation, "again, by hand")
     version = world.registry.version("loan", "v2")
     operation = world.registry.begin("loan", version.id, steps=steps)
@@ -412,9 +286,9 @@ def staged(world, weights, steps):
     return operation
 
 
-def test_the_deployer_sees_its_version_through(rolling):
+def test_the_deployer_sees_its_version_through(rolling, stepper):
     """It beats, tells where the rollout is, and ends well when the version serves."""
-    operation = staged(rolling, ALIKE, [HALF])
+    operation = staged(rolling, stepper, ALIKE, [HALF])
 
     def act(n):
         if n == 80:
@@ -427,10 +301,10 @@ def test_the_deployer_sees_its_version_through(rolling):
     assert "monitors running" in said[-1]
 
 
-def test_the_deployer_ends_what_nobody_judges(rolling):
+def test_the_deployer_ends_what_nobody_judges(rolling, stepper):
     """No watcher: at the deadline the deployment takes the traffic away itself, exit 5."""
     rolling.configure("1h", "2m")
-    operation = staged(rolling, ALIKE, [HALF])
+    operation = staged(rolling, stepper, ALIKE, [HALF])
     skip = lambda n: rolling.pass_time(4.0)
     ending, _ = follow(rolling, operation, skip)
     assert ending.exit_code == 5
@@ -438,9 +312,9 @@ def test_the_deployer_ends_what_nobody_judges(rolling):
 
 
 @pytest.mark.parametrize(("step", "code"), [(SHADOW, 1), (HALF, 6)])
-def test_the_exit_code_tells_whether_callers_saw_it(rolling, step, code):
+def test_the_exit_code_tells_whether_callers_saw_it(rolling, stepper, step, code):
     """A version that failed as a shadow answered nobody (1); as a canary it did (6)."""
-    operation = staged(rolling, ALIKE, [step])
+    operation = staged(rolling, stepper, ALIKE, [step])
 
     def act(n):
         if n == 3:
@@ -451,9 +325,9 @@ def test_the_exit_code_tells_whether_callers_saw_it(rolling, step, code):
     assert ending == Ending(code, "worse", 1)
 
 
-def test_an_interrupt_leaves_no_candidate(rolling):
+def test_an_interrupt_leaves_no_candidate(rolling, stepper):
     """Ctrl-C in mid-canary: no traffic any more, the old version serves, nothing is blocked."""
-    operation = staged(rolling, ALIKE, [HALF])
+    operation = staged(rolling, stepper, ALIKE, [HALF])
 
     def act(n):
         if n == 2:

@@ -433,13 +433,15 @@ def test_leaving_a_baking_version_by_hand_makes_it_passed(house):
 
 
 def test_a_human_may_quarantine(house):
-    """The bytes are barred under any name; still no hold and no budget."""
+    """T11 by hand: bytes barred under any name, promotions held, an incident; no budget."""
     house.deploy("one")
     second = house.deploy("two")
     house.registry.rollback("iris", automatic=False, quarantine=True, reason="poisoned")
     assert house.states()["v2"] is State.QUARANTINED
     assert house.registry.quarantined("iris", second.digest).reason == "poisoned"
-    assert house.registry.holds("iris") == []
+    (hold,) = house.registry.holds("iris")
+    assert hold.after_move
+    assert house.registry.incident(hold.incident).state == "open"
     assert house.registry.automatic_moves("iris") == []
     house.check()
 
