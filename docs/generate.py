@@ -492,11 +492,23 @@ GATE_FINDINGS = {
 
 def check_rows() -> list[list[str]]:
     """Return the checks that have an id of their own: id, enforcement, what is asked."""
-    from mlguard.checks import baseline, behaving, covering, data_quality, delayed_impact, serving
+    from mlguard.checks import (
+        baseline,
+        behaving,
+        covering,
+        data_quality,
+        delayed_impact,
+        privacy,
+        serving,
+    )
 
     own: dict[str, tuple[Callable[..., Any], Enforcement, bool]] = data_quality._OWN  # noqa: SLF001  the one place that says it
     rows = [
-        [f"`data_quality.{name}`", f"`{enforcement}`", asked(judge)]
+        [
+            f"`data_quality.{name}`",
+            DECLARED if name in data_quality.ASKED_FOR else f"`{enforcement}`",
+            asked(judge),
+        ]
         for name, (judge, enforcement, _) in own.items()
     ]
     rows.append(
@@ -506,6 +518,13 @@ def check_rows() -> list[list[str]]:
             EXPECTATIONS,
         ]
     )
+    for name, judge in (
+        ("pii", privacy.personal_data),
+        ("proxies", privacy.proxies),
+        ("k_anonymity", privacy.k_anonymity),
+    ):
+        enforcement = DECLARED if name == "k_anonymity" else "`warn`"
+        rows.append([f"`privacy.{name}`", enforcement, asked(judge)])
     for name, judge in (
         ("beats", baseline.beats),
         ("matches", baseline.matches),

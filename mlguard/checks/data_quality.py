@@ -36,7 +36,7 @@ _OWN: dict[str, tuple[Callable[[Subject, Any], Finding], Enforcement, bool]] = {
     "freshness": (freshness.freshness, _WARN, False),
 }
 #: Judged where app.toml has their table.
-_ASKED_FOR = ("label_issues", "freshness")
+ASKED_FOR = ("label_issues", "freshness")
 
 
 class DataQuality:
@@ -52,7 +52,7 @@ class DataQuality:
         for check, (_, default, needs_train) in _OWN.items():
             policy = policy_of(gate, check, default=default)
             name = f"data_quality.{check}"
-            if check in _ASKED_FOR and getattr(gate, check) is None:
+            if check in ASKED_FOR and getattr(gate, check) is None:
                 continue
             if not policy.enabled:
                 absent.append(f"{name}: switched off in app.toml")
