@@ -468,6 +468,11 @@ FINDINGS = {
         "`floor`",
     },
     "fairness.loss": {"fairness.loss": "mean loss of the labelled answers of one group"},
+    "prediction_drift": {
+        "prediction_drift.distribution": "distance of the answers, classes or values, whichever "
+        "moved further"
+    },
+    "label_drift": {"label_drift.distribution": "distance of the labels"},
     "service": {
         "service.model_errors": "share of valid rows on which the model gave no prediction",
         "service.default_ratio": "share of valid rows that got the default output",
