@@ -28,10 +28,12 @@ def measure_latency(payload: Mapping[str, Any]) -> list[float]:
     from mlguard.checks.evidence import Subject
     from mlguard.checks.requests import request_rows
     from mlguard.config import load_app, load_project
+    from mlguard.models.predictor import load_predictor
 
     project = load_project(payload["root"])
     subject = Subject(project, load_app(project, payload["app"]), model=Path(payload["file"]))
-    predictor: Any = subject.candidate.model
+    # This is a process of its own, so a Python class may be loaded right here.
+    predictor: Any = load_predictor(subject.manifest, subject.model_path)
     wanted = int(payload["rows"])
     sent = request_rows(subject.test.head(wanted), subject.manifest.schema)
     for place in range(_WARM_UP):
