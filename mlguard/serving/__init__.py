@@ -16,6 +16,7 @@ One file, one idea::
     admission      a request that waits, its reply
     served_version one version: its reader, queue, replica, deadlines
     engine         one app: versions, route, replies
+    replying       an answered request → its reply, and what is logged of it
     tally          counting, by the batch
     cache          answers to rows that were asked before (pure)
     row_cache      the requests that share them

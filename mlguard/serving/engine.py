@@ -30,18 +30,17 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
-import msgspec
-
 from mlguard.config import AppSettings
 from mlguard.serving.access import AppKeys
 from mlguard.serving.admission import OverloadedError, Reply, Route, Waiting
-from mlguard.serving.answers import UNUSUAL_ROW, Answer, as_output
+from mlguard.serving.answers import Answer, as_output
 from mlguard.serving.inputs import PredictRequest, RowReader, read_request, unknown_version
 from mlguard.serving.metrics import Metrics
 from mlguard.serving.mirroring import Mirrors, as_read_by
 from mlguard.serving.query_ids import QueryIds
 from mlguard.serving.recall import Recall
 from mlguard.serving.recorder import LogTarget, Recorder
+from mlguard.serving.replying import facts_of, numbered
 from mlguard.serving.routing import takes_canary
 from mlguard.serving.served_version import ServedVersion, VersionSpec
 from mlguard.serving.tally import Tally
@@ -298,70 +297,37 @@ class AppEngine:
         """Reply to requests whose rows all have answers; then count and log them."""
         name = version.name if version is not None else "none"
         draw = self.ids.draw
-        numbered: list[tuple[Waiting, list[int]]] = []
+        replied: list[tuple[Waiting, list[int]]] = []
         for waiting in settled:
             if waiting.mirrors is not None and version is not None:
                 self.mirrors.answered(version, waiting, self._clock())
                 continue
             if waiting.done is None:
                 continue
-            if len(waiting.rows) == 1 and waiting.unusual is None:
-                ids = [draw(waiting.key)]
-                answer = waiting.answers[0]
-                assert answer is not None
-                body = answer.encoded(ids[0])
-            else:
-                ids = [draw(waiting.key) for _ in waiting.rows]
-                body = _batch_body(waiting, ids)
-            numbered.append((waiting, ids))
+            ids, body = numbered(waiting, draw)
+            replied.append((waiting, ids))
             waiting.done(Reply(body, name, waiting.key[1]))
             waiting.done = None
-        self.tally.requests(name, [waiting for waiting, _ in numbered], time.monotonic())
-        self._record(version, numbered)
+        self.tally.requests(name, [waiting for waiting, _ in replied], time.monotonic())
+        self._record(version, replied)
 
     def _record(
-        self, version: ServedVersion | None, numbered: list[tuple[Waiting, list[int]]]
+        self, version: ServedVersion | None, replied: list[tuple[Waiting, list[int]]]
     ) -> None:
-        """Put answered rows aside for the log and for labels by uid."""
-        now, then = self._clock(), time.monotonic()
-        facts: list[Any] = []
-        for waiting, ids in numbered:
-            request = waiting.request
-            generation = waiting.key[1]
-            took_ms = (then - waiting.arrived) * 1000
-            uid, groups = request.uid, request.groups or None
-            for query_id, row, answer in zip(ids, waiting.rows, waiting.answers, strict=True):
-                assert answer is not None
-                if uid is not None:
+        """Put answered rows aside for the log, for labels by uid, and for who is shown them."""
+        for waiting, ids in replied:
+            uid = waiting.request.uid
+            if uid is not None:
+                for row, query_id in zip(waiting.rows, ids, strict=True):
                     self.recall.remember(uid, row, query_id)
-                reason = answer.explanation
-                # A row that was answered was valid.  One on which the model failed is held
-                # against the model only if its reference data had such values.
-                valid = (
-                    version is not None
-                    and reason != UNUSUAL_ROW
-                    and (reason is None or version.reader.fits(row))
-                )
-                facts.append(
-                    (
-                        query_id,
-                        now,
-                        generation,
-                        reason is not None,
-                        reason,
-                        answer.output,
-                        answer.score,
-                        uid,
-                        groups,
-                        took_ms,
-                        valid,
-                        row,
-                    )
-                )
-        if self.recorder is not None and facts:
+        if self.recorder is not None and replied:
+            now, then = self._clock(), time.monotonic()
+            facts = []
+            for waiting, ids in replied:
+                facts += facts_of(waiting, ids, version, now, then)
             self.recorder.put(self._nowhere if version is None else version.log_target, facts)
         if self.route.split.mirrors and version is not None and version is self._active:
-            self.mirrors.show(self.route.split, version, numbered)
+            self.mirrors.show(self.route.split, version, replied)
 
     def readers(self) -> list[RowReader]:
         """Return what can read a row of this app, the live version's first."""
@@ -372,16 +338,3 @@ class AppEngine:
 def _hand_over(answered: asyncio.Future[Reply], reply: Reply) -> None:
     if not answered.done():
         answered.set_result(reply)
-
-
-def _batch_body(waiting: Waiting, ids: list[int]) -> bytes:
-    parts = [
-        answer.encoded(query_id)
-        for answer, query_id in zip(waiting.answers, ids, strict=True)
-        if answer is not None
-    ]
-    for index, why in (waiting.unusual or {}).items():
-        parts[index] = b'%b,"unusual":%b}' % (parts[index][:-1], msgspec.json.encode(why))
-    if len(parts) == 1:
-        return parts[0]
-    return b'{"batch_predictions":[%b]}' % b",".join(parts)
