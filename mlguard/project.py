@@ -759,6 +759,7 @@ class Project:
         An app whose app.toml is not valid, or not there any more, is listed with the error:
         what serves goes on.
         """
+        from mlguard.data.disk_floor import disk_of
         from mlguard.deploy.status import app_status
 
         if name is None:
@@ -776,7 +777,16 @@ class Project:
             except (ConfigError, NotFoundError) as error:
                 problem = error.message
             found.append(
-                app_status(self.registry, one, settings, config_error=problem, now=self.clock())
+                app_status(
+                    self.registry,
+                    one,
+                    settings,
+                    config_error=problem,
+                    now=self.clock(),
+                    disk=disk_of(
+                        self.settings.log_dir, int(self.settings.server.min_free_mib * 2**20)
+                    ),
+                )
             )
         return found
 

@@ -56,6 +56,8 @@ def _app(one: AppStatus) -> list[Line]:
         lines += _entry("grace", f"! {text}", "yellow")
     lines += _entry("servers", _servers(one))
     lines += _entry("rollback", _rollback(one))
+    if one.disk is not None and one.servers:
+        lines += _entry("disk", one.disk.says(), "red" if one.disk.low else "dim")
     for reason in one.degraded:
         lines += _entry("degraded", f"✗ {reason}", "red")
     return [*lines, [("  next: ", "dim"), (_next(one), "")]]
@@ -238,6 +240,13 @@ def _app_document(one: AppStatus) -> dict[str, Any]:
             {"id": server.id, "url": server.url, "generation": server.observed.get(one.app, 0)}
             for server in one.servers
         ],
+        "silent": [
+            {"id": server.id, "url": server.url, "generation": server.observed.get(one.app, 0)}
+            for server in one.silent
+        ],
+        "disk": None
+        if one.disk is None
+        else {"free_bytes": one.disk.free, "floor_bytes": one.disk.floor, "low": one.disk.low},
         "degraded": list(one.degraded),
         "notifications": one.mail,
         "config_error": one.config_error or None,

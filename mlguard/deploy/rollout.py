@@ -226,9 +226,16 @@ class Rollout:
     def _unchanged(self, state: AppState) -> Outcome:
         active = state.active
         assert active is not None
+        lines = [f"{active.name} serves these bytes already. Nothing was changed."]
+        silent = self._silent(state)
+        if silent:
+            lines.append(
+                f"{', '.join(silent)} cannot be heard and may still answer with an older version."
+            )
         return self._outcome(
             state,
-            lines=(f"{active.name} serves these bytes already. Nothing was changed.",),
+            exit_code=7 if silent else 0,
+            lines=tuple(lines),
             next_step=f"mlguard status {self.app}",
         )
 
@@ -463,8 +470,28 @@ class Rollout:
                     f"{state.generation} yet",
                     hint=f"it will catch up by itself; see: mlguard status {self.app}",
                     app=self.app,
+                    servers=behind,
                 )
             self.sleep(POLL_S)
+        silent = self._silent(state)
+        if silent:
+            # Nobody waited for them, but nobody has seen them end either.
+            raise PendingError(
+                f"promoted, but {', '.join(silent)} cannot be heard and may still answer with an "
+                "older version",
+                hint="it catches up by itself when it reaches the registry again, or end it; "
+                f"see: mlguard status {self.app}",
+                app=self.app,
+                servers=silent,
+            )
+
+    def _silent(self, state: AppState) -> list[str]:
+        """Return the servers that were cut off and last served an older generation."""
+        return [
+            server.id
+            for server in self.registry.silent_servers()
+            if server.observed.get(self.app, state.generation) < state.generation
+        ]
 
     def _wait_until_confirmed(self, version: Version) -> AppState:
         deadline = self.clock() + self.settings.rollout.bake + 60

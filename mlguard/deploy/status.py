@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mlguard.config import AppSettings
+from mlguard.data.disk_floor import Disk
 from mlguard.deploy.false_alarms import FalseAlarms, expected_false_alarms
 from mlguard.deploy.outcome import check_to_json
 from mlguard.deploy.rollout import state_fields
@@ -18,7 +19,7 @@ from mlguard.deploy.watch_rollout import step_findings, step_words
 from mlguard.registry import AppState, Event, Hold, Incident, Mode, Registry, Server, Version
 from mlguard.results import CheckResult, MonitorResult, Verdict
 from mlguard.waivers import WaiverBook
-from mlguard.wording import rfc3339
+from mlguard.wording import duration, rfc3339
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,7 +114,9 @@ class AppStatus:
 
     ``waived`` holds the waivers that the gate needed to let what serves through: valid ones,
     and ended ones, which make the gate refuse the same bytes today.  ``acts_from`` is when
-    monitors may act again after a switch; None where they may now.
+    monitors may act again after a switch; None where they may now.  ``disk`` is the free space
+    where predictions are logged.  ``silent`` are servers that have not been heard of for a while
+    and whose end nobody has seen: they may go on answering with what they last knew.
     """
 
     app: str
@@ -132,6 +135,8 @@ class AppStatus:
     now: float
     acts_from: float | None = None
     rollout: RolloutStatus | None = None
+    disk: Disk | None = None
+    silent: tuple[Server, ...] = ()
 
     @property
     def degraded(self) -> tuple[str, ...]:
@@ -144,6 +149,14 @@ class AppStatus:
             for one in self.monitors
             if one.state == "blind"
         ]
+        reasons += [
+            f"server {one.id} has been silent for {duration(max(self.now - one.beat_at, 0))}; "
+            f"it may still answer with generation {one.observed[self.app]}"
+            for one in self.silent
+            if one.observed.get(self.app, self.state.generation) < self.state.generation
+        ]
+        if self.disk is not None and self.disk.low and self.servers:
+            reasons.append(f"the disk is nearly full: {self.disk.says()}")
         if self.mail.get("DEAD"):
             reasons.append(f"{self.mail['DEAD']} mails could not be delivered")
         reasons += [
@@ -166,7 +179,13 @@ class AppStatus:
 
 
 def app_status(
-    registry: Registry, app: str, settings: AppSettings | None, *, config_error: str, now: float
+    registry: Registry,
+    app: str,
+    settings: AppSettings | None,
+    *,
+    config_error: str,
+    now: float,
+    disk: Disk | None = None,
 ) -> AppStatus:
     """Read what there is to say about one app.
 
@@ -174,6 +193,8 @@ def app_status(
     ----------
     settings : AppSettings or None
         None where app.toml is not valid; ``config_error`` says why.
+    disk : Disk or None
+        Free space where predictions are logged; None where it cannot be told.
     """
     state = registry.app(app)
     events = registry.events(app, limit=1)
@@ -195,6 +216,8 @@ def app_status(
         now=now,
         acts_from=_acts_from(state, settings, now),
         rollout=_rollout(registry, app),
+        disk=disk,
+        silent=tuple(registry.silent_servers()),
     )
 
 

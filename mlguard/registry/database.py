@@ -20,7 +20,7 @@ import json
 import sqlite3
 import urllib.parse
 import weakref
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,7 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.pool import QueuePool
 
 from mlguard.errors import ConfigError, ConflictError, MlguardError, RegistryError, UsageError
+from mlguard.registry.ballast import Ballast
 from mlguard.registry.tables import REVISIONS
 
 #: Seconds that a transaction waits for another writer before it gives up.
@@ -89,9 +90,12 @@ class Database:
         ``sqlite:////absolute/path.db`` or ``postgresql+psycopg://…``.
     busy_s : float
         Longest wait for another writer, in seconds.
+    remains : sequence of Path
+        Folders that only a registry's work fills: where they hold something, a missing file was
+        lost and is not made anew.
     """
 
-    def __init__(self, url: str, *, busy_s: float = BUSY_S) -> None:
+    def __init__(self, url: str, *, busy_s: float = BUSY_S, remains: Sequence[Path] = ()) -> None:
         try:
             parsed = make_url(url)
         except exc.ArgumentError as error:
@@ -101,7 +105,9 @@ class Database:
             ) from error
         self.url = url
         self.busy_s = busy_s
+        self._remains = tuple(remains)
         self.path: Path | None = None
+        self.ballast: Ballast | None = None
         self.shown = parsed.render_as_string(hide_password=True)
         if parsed.get_backend_name() == "sqlite":
             if not parsed.database or parsed.database == ":memory:":
@@ -110,6 +116,7 @@ class Database:
                     hint='write [registry] url = "sqlite:///.mlguard/registry.db"',
                 )
             self.path = Path(parsed.database).resolve()
+            self.ballast = Ballast(self.path)
             self.engine = self._sqlite(self.path)
         elif parsed.get_backend_name() == "postgresql":
             self.engine = self._postgresql()
@@ -217,6 +224,7 @@ class Database:
         if path.is_file() and path.stat().st_size:
             self._refuse_network(path)
             return
+        self._refuse_orphaned(path)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._refuse_network(path)
@@ -231,6 +239,22 @@ class Database:
                 f"cannot create the registry {path}: {error}",
                 hint="the folder must exist, be writable and have free space",
             ) from error
+
+    def _refuse_orphaned(self, path: Path) -> None:
+        """Refuse to begin anew where there was a registry: an empty one would forget everything.
+
+        Whoever serves, what may be gone back to, what is barred: a new file knows none of it, and
+        would be believed.
+        """
+        left = [one.name for one in self._remains if one.is_dir() and any(one.iterdir())]
+        if left:
+            raise RegistryError(
+                f"the registry {path} is missing, but {', '.join(left)} beside it show that there "
+                "was one",
+                hint="put it back from a backup; to begin anew, and forget everything, move "
+                f"{', '.join(left)} away as well",
+                clause="missing",
+            )
 
     @staticmethod
     def _refuse_network(path: Path) -> None:
@@ -283,8 +307,16 @@ class Database:
             yield connection
 
     @contextmanager
-    def write(self) -> Iterator[Connection]:
-        """Open a transaction that writes, and commit it; an exception rolls all of it back."""
+    def write(self, *, data: bool = False) -> Iterator[Connection]:
+        """Open a transaction that writes, and commit it; an exception rolls all of it back.
+
+        Parameters
+        ----------
+        data : bool
+            Whether it only records what was seen: on a full disk that gives way to what decides.
+        """
+        if self.ballast is not None and not data:
+            self.ballast.make_room()
         with (
             self._explained(),
             self.engine.connect().execution_options(**{_WRITES: True}) as connection,

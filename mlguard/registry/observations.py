@@ -44,7 +44,7 @@ class Observations(Apps):
         state: Mapping[str, Any],
     ) -> None:
         """Store what a monitor wants to remember; it replaces what it stored before."""
-        with self.database.write() as connection:
+        with self.database.write(data=True) as connection:
             self.database.put(
                 connection,
                 monitor_states,
@@ -60,7 +60,7 @@ class Observations(Apps):
 
     def record_monitor_result(self, app: str, result: MonitorResult) -> None:
         """Store one verdict, whatever it is."""
-        with self.database.write() as connection:
+        with self.database.write(data=True) as connection:
             connection.execute(
                 insert(monitor_results).values(
                     app=app,

@@ -20,6 +20,8 @@ from mlguard.registry.liveness import expired, this_process
 from mlguard.registry.records import IdBlock, Server
 from mlguard.registry.tables import counters, id_blocks, leases, servers
 
+#: Seconds after which a server that nobody has seen end is forgotten.
+SILENT_S = 3600.0
 #: Query ids stay below this, so that every JSON reader holds them exactly.
 ID_LIMIT = 2**53
 
@@ -122,6 +124,22 @@ class Servers(Apps):
         with self.database.read() as connection:
             return self._live(connection)
 
+    def silent_servers(self) -> list[Server]:
+        """Return the servers that were not heard of for a lease, and were not seen to end.
+
+        Nobody waits for them, and after an hour they are forgotten; until then they may be cut
+        off from the registry and go on answering with what they last knew.
+        """
+        now = self.clock()
+        with self.database.read() as connection:
+            rows = connection.execute(select(servers).order_by(servers.c.started_at, servers.c.id))
+            return [
+                _server_of(row)
+                for row in rows
+                if expired(row.owner, row.beat_at, now)
+                and not expired(row.owner, row.beat_at, now, SILENT_S)
+            ]
+
     def _live(self, connection: Connection) -> list[Server]:
         now = self.clock()
         rows = connection.execute(select(servers).order_by(servers.c.started_at, servers.c.id))
@@ -129,14 +147,17 @@ class Servers(Apps):
 
     def _forget_dead_servers(self) -> list[str]:
         with self.database.read() as connection:
-            known = set(connection.execute(select(servers.c.id)).scalars())
-            silent = known - {one.id for one in self._live(connection)}
-        if not silent:
-            return []
+            if not self._dead_servers(connection):
+                return []
         with self.database.write() as connection:
-            dead = silent - {one.id for one in self._live(connection)}
+            dead = self._dead_servers(connection)
             connection.execute(delete(servers).where(servers.c.id.in_(dead)))
         return [f"server {name} is gone" for name in sorted(dead)]
+
+    def _dead_servers(self, connection: Connection) -> set[str]:
+        now = self.clock()
+        rows = connection.execute(select(servers.c.id, servers.c.owner, servers.c.beat_at))
+        return {row.id for row in rows if expired(row.owner, row.beat_at, now, SILENT_S)}
 
     # --- query ids -----------------------------------------------------------------------
 

@@ -6,6 +6,7 @@ import getpass
 import os
 import time
 from collections.abc import Callable
+from pathlib import Path
 from types import TracebackType
 from typing import Self
 
@@ -30,6 +31,14 @@ def current_actor() -> str:
     except (KeyError, OSError):
         # A number without a name, as in many containers.
         return f"uid {os.getuid()}"
+
+
+def _remains(project: ProjectSettings) -> list[Path]:
+    """Return the local folders that only versions and their traffic fill."""
+    folders = [project.log_dir]
+    if "://" not in project.artifacts_url:
+        folders.append(Path(project.artifacts_url))
+    return folders
 
 
 class Registry(Stepping, Rollback, Reconcile, Observations, Upkeep):
@@ -85,7 +94,7 @@ class Registry(Stepping, Rollback, Reconcile, Observations, Upkeep):
         RegistryError
             If the database cannot be reached.
         """
-        database = Database(project.registry_url)
+        database = Database(project.registry_url, remains=_remains(project))
         database.prepare()
         email = project.notify.email
         recipients = tuple(email.to) if email is not None and email.to else (FILE_RECIPIENT,)

@@ -70,6 +70,7 @@ class Front:
     """
 
     def __init__(self, project: ProjectSettings, *, url: str = "") -> None:
+        from mlguard.data.disk_floor import DiskFloor
         from mlguard.data.prediction_log import PredictionLog
 
         self.project = project
@@ -80,7 +81,9 @@ class Front:
         self.metrics = Metrics()
         self.server_id = f"{socket.gethostname()}-{os.getpid()}-{int(self.started_at * 1000):x}"
         self._log = PredictionLog(project.log_dir)
-        self.recorder = Recorder(self._log, self.server_id)
+        self.floor = DiskFloor(project.log_dir, int(project.server.min_free_mib * _MIB))
+        self.recorder = Recorder(self._log, self.server_id, no_room=self.floor.low)
+        self.metrics.pending.append(self._count_log)
         self.state = ServerState(
             self.engines,
             self.feedback,
@@ -142,6 +145,13 @@ class Front:
             yield
         finally:
             await self.stop()
+
+    def _count_log(self) -> None:
+        """Bring what the log could not take, and the room it has, to the figures."""
+        self.metrics.log_dropped.set(self.recorder.dropped)
+        self.floor.low()
+        if self.floor.disk is not None:
+            self.metrics.disk_free.set(self.floor.disk.free)
 
     # --- parts ---
 
@@ -239,6 +249,9 @@ class Front:
             f"settings of {name} not in force: {why.splitlines()[0]}"
             for name, why in sorted(self.sync.rejected.items())
         ]
+        disk = self.floor.disk
+        if disk is not None and disk.low:
+            found.append(f"disk: {disk.says()}")
         if self.recorder.dropped:
             found.append(f"{self.recorder.dropped} prediction rows could not be logged")
         return found

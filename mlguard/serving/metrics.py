@@ -84,6 +84,9 @@ class Metrics:
         self.log_dropped = Gauge(
             "mlguard_log_dropped_rows", "Prediction rows that could not be logged.", **sums
         )
+        self.disk_free = Gauge(
+            "mlguard_disk_free_bytes", "Free space where predictions are logged.", **latest
+        )
         self.uncredited = Gauge(
             "mlguard_uncredited_ids", "Answers whose label cannot be credited.", ["app"], **sums
         )

@@ -11,7 +11,7 @@ import base64
 import logging
 import threading
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -104,11 +104,24 @@ class LogTarget:
 
 
 class Recorder:
-    """Takes rows from the event loop and writes them in a thread of its own."""
+    """Takes rows from the event loop and writes them in a thread of its own.
 
-    def __init__(self, log: Log, process: str) -> None:
+    Parameters
+    ----------
+    log : Log
+        Where they go.
+    process : str
+        Name of this process among those that write.
+    no_room : callable, optional
+        Whether nothing is to be written now, because the disk is nearly full.
+    """
+
+    def __init__(
+        self, log: Log, process: str, *, no_room: Callable[[], bool] = lambda: False
+    ) -> None:
         self._log = log
         self._process = process
+        self._no_room = no_room
         self._rows: deque[tuple[LogTarget, list[Facts]]] = deque()
         # Each counter has one thread that adds to it, so that neither needs a lock.
         self._put = 0
@@ -120,6 +133,7 @@ class Recorder:
         self._thread = threading.Thread(target=self._run, name="prediction-log", daemon=True)
         self._flush_lock = threading.Lock()
         self._failed = False
+        self._stopped = False
         self.dropped = 0
 
     def start(self) -> None:
@@ -184,6 +198,13 @@ class Recorder:
                 writer.close()
 
     def _guarded(self, key: tuple[str, int | str], target: LogTarget, facts: list[Facts]) -> None:
+        if self._no_room():
+            self.dropped += len(facts)
+            if not self._stopped:
+                logger.warning("too little free space: predictions are not logged until there is")
+            self._stopped = True
+            return
+        self._stopped = False
         try:
             known = self._writers.get(key)
             if known is not None and known[1] != target:

@@ -373,6 +373,8 @@ class RegistrySync:
         if now - self._figures_at < _FIGURES_S:
             return
         self._figures_at = now
+        if registry.database.ballast is not None:
+            registry.database.ballast.keep()
         oldest = registry.outbox.oldest_pending()
         self._metrics.outbox_oldest.set(max(0.0, time.time() - oldest) if oldest else 0.0)
         for name in self._engines:

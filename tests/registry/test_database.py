@@ -5,6 +5,7 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 import pytest
 import sqlalchemy
@@ -219,6 +220,27 @@ def test_a_registry_that_was_moved_away_is_an_error_not_an_empty_one(sqlite_hous
     assert not path.exists()
     moved.rename(path)
     assert sqlite_house.active() == "v1"
+
+
+def test_a_lost_registry_is_not_made_anew_beside_what_it_left(sqlite_house):
+    """With artifacts or logs beside it, a missing file is an error; without, a new project."""
+    sqlite_house.deploy("one")
+    project, path = sqlite_house.project, sqlite_house.registry.database.path
+    sqlite_house.registry.close()
+    kept = path.read_bytes()
+    for leftover in path.parent.glob(f"{path.name}*"):
+        leftover.unlink()
+    with pytest.raises(RegistryError, match=r"is missing, but .*artifacts") as caught:
+        Registry.open(project)
+    assert "move" in caught.value.hint
+    assert caught.value.data["clause"] == "missing"
+    assert not path.exists()
+    path.write_bytes(kept)
+    Registry.open(project).close()
+    path.unlink()
+    Path(project.artifacts_url).rename(path.parent / "aside")
+    Registry.open(project).close()
+    assert path.exists()
 
 
 def test_a_file_that_is_no_database_is_a_registry_error(tmp_path):

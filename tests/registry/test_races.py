@@ -153,6 +153,8 @@ for line in sys.stdin:
             registry.promote(operation, reason="go")
         elif command == "clock":
             now[0] = float(rest[0])
+        elif command == "version":
+            version = int(rest[0])
         answer = {"exit_code": 0}
     except MlguardError as error:
         answer = {"exit_code": error.exit_code, "clause": error.data.get("clause")}
@@ -355,3 +357,31 @@ def test_every_command_given_together_300_times(house):
     """The same, often enough to meet what happens rarely."""
     for turn in range(300):
         race_once(house, turn)
+
+
+def deploy_in_pairs(house, deployers, turns):
+    """Have two processes deploy at once, again and again; assert that always one wins."""
+    first, second = deployers
+    for turn in range(turns):
+        versions = [house.passed(f"{turn} {who}") for who in "ab"]
+        for one, version in zip(deployers, versions, strict=True):
+            assert one(f"version {version.id}") == {"exit_code": 0}
+        for one in deployers:
+            one.tell("begin")
+        answers = [one.answer() for one in deployers]
+        assert sorted(one["exit_code"] for one in answers) == [0, 4], answers
+        winner = first if answers[0]["exit_code"] == 0 else second
+        assert winner("promote") == {"exit_code": 0}
+        assert house.registry.confirm("iris", served_s=1) is not None
+    assert house.check().generation == turns + 1
+
+
+def test_pairs_of_processes_deploy_together(sqlite_house, deployers):
+    """One wins, the other exits 4, no generation is missing (fault 8)."""
+    deploy_in_pairs(sqlite_house, deployers, 5)
+
+
+@pytest.mark.soak
+def test_a_hundred_pairs_of_processes_deploy_together(sqlite_house, deployers):
+    """A hundred times."""
+    deploy_in_pairs(sqlite_house, deployers, 100)

@@ -34,13 +34,17 @@ def test_a_server_says_what_it_holds(house):
 
 
 def test_a_silent_server_is_not_waited_for(house):
-    """Half a minute; reconcile forgets it, and its next beat is told to say hello."""
+    """Half a minute; after an hour reconcile forgets it, and its next beat is to say hello."""
     registry = house.registry
     registry.server_hello("s1", host="here", pid=7, url="")
     house.clock.advance(30)
     assert len(registry.live_servers()) == 1
     house.clock.advance(1)
     assert registry.live_servers() == []
+    assert [one.id for one in registry.silent_servers()] == ["s1"]
+    assert registry.reconcile() == []
+    house.clock.advance(3600)
+    assert registry.silent_servers() == []
     assert registry.reconcile() == ["server s1 is gone"]
     assert registry.reconcile() == []
     assert registry.server_beat("s1", observed={}, loaded=[], failed={}) is False

@@ -87,3 +87,27 @@ def test_a_log_that_fails_stops_nothing(caplog):
     assert len([one for one in caplog.records if "dropped" in one.message]) == 1
     recorder.start()
     recorder.close()
+
+
+def test_below_the_floor_nothing_is_logged_and_all_is_counted(tmp_path):
+    """Too little free space: rows are counted and dropped; with space again they are written."""
+    from mlguard.data.disk_floor import DiskFloor, disk_of
+
+    now = [0.0]
+    free = disk_of(tmp_path / "not" / "made", 0).free
+    assert DiskFloor(tmp_path, 0).low() is False
+    low = DiskFloor(tmp_path, free * 4, clock=lambda: now[0])
+    assert low.low() is True
+    assert "predictions are not logged" in low.disk.says()
+    full = [True]
+    recorder = Recorder(PredictionLog(tmp_path), "p1", no_room=lambda: full[0])
+    target = LogTarget("app", 1, (Feature("text", "text"),))
+    recorder.put(target, facts(1, "a") + facts(2, "b"))
+    recorder.flush()
+    assert recorder.dropped == 2
+    full[0] = False
+    recorder.put(target, facts(3, "c"))
+    recorder.start()
+    recorder.close()
+    assert recorder.dropped == 2
+    assert [one["query_id"] for one in PredictionLog(tmp_path).read("app").to_pylist()] == [3]
