@@ -505,6 +505,7 @@ def check_rows() -> list[list[str]]:
         delayed_impact,
         privacy,
         serving,
+        steadiness,
     )
 
     own: dict[str, tuple[Callable[..., Any], Enforcement, bool]] = data_quality._OWN  # noqa: SLF001  the one place that says it
@@ -542,8 +543,8 @@ def check_rows() -> list[list[str]]:
         ("directional", behaving.find_directional),
         ("minimum_functionality", behaving.find_minimum),
         ("flips", behaving.find_flips),
-        ("calibration", behaving.find_calibration),
-        ("reproducibility", behaving.find_reproducibility),
+        ("calibration", steadiness.find_calibration),
+        ("reproducibility", steadiness.find_reproducibility),
     ):
         rows.append([f"`behaviour.{name}`", DECLARED, asked(judge)])
     certain = "`block`, where `[app] uncertainty` is true"

@@ -1034,7 +1034,7 @@ class BehaviourGate(Family):
 
 
 class LatencyRule(CheckPolicy):
-    """``[gate.serving.latency]``: how long one row takes, in a process like a serving one."""
+    """``[gate.serving.latency]``: how long one row takes the model itself, before compiling."""
 
     p99_ms: float = Field(gt=0, description="Largest 99th percentile.")
     rows: int = Field(1000, ge=400, description="Rows that are asked one by one.")

@@ -260,7 +260,7 @@ def assert_calibrated(
         If the model gives no probabilities.
     """
     __tracebackhide__ = True
-    from mlguard.checks.behaving import find_calibration
+    from mlguard.checks.steadiness import find_calibration
 
     rule = _rule(CalibrationRule, at_most=at_most, confidence_level=confidence_level, decide=decide)
     found = find_calibration(as_judged(candidate, target=target), _rows(frame), rule)

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mlguard.checks import behaving
+from mlguard.checks import behaving, steadiness
 from mlguard.checks.covering import find_coverage
 from mlguard.checks.declaration import Declaration, Item, from_finding
 from mlguard.checks.evidence import Subject
@@ -56,9 +56,9 @@ class Behaviour:
         elif check == "minimum_functionality":
             found = behaving.find_minimum(candidate, cases_of(subject, rule.file), rule)  # type: ignore[attr-defined, arg-type]
         elif check == "reproducibility":
-            found = behaving.find_reproducibility(candidate, subject.test, rule)  # type: ignore[arg-type]
+            found = steadiness.find_reproducibility(candidate, subject.test, rule)  # type: ignore[arg-type]
         elif check == "calibration":
-            found = behaving.find_calibration(candidate, subject.labelled, rule)  # type: ignore[arg-type]
+            found = steadiness.find_calibration(candidate, subject.labelled, rule)  # type: ignore[arg-type]
         elif check == "coverage":
             found = find_coverage(subject, rule)  # type: ignore[arg-type]
         elif subject.active is None:

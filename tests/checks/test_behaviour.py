@@ -242,8 +242,8 @@ def test_calibration_tells_frequencies_from_boasting():
 
 def test_an_answer_that_depends_on_its_neighbours_is_no_answer(project):
     """A model that compares rows of a batch is found out by asking them in other company."""
-    from mlguard.checks.behaving import find_reproducibility
     from mlguard.checks.evidence import as_judged
+    from mlguard.checks.steadiness import find_reproducibility
     from mlguard.config import ReproducibilityRule
 
     class Ranks(Answers):
