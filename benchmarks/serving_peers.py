@@ -6,10 +6,22 @@ own for small models: batches of up to 64 rows after at most 1 ms, one worker, n
 """
 
 import json
+import os
 import sys
 from pathlib import Path
 
+try:
+    from mosec import Worker as MosecWorker
+except ImportError:
+    MosecWorker = object
+try:
+    from litserve import LitAPI
+except ImportError:
+    LitAPI = object
+
 MAX_BATCH, WAIT_S = 64, 0.001
+#: Tells processes that a server starts by itself which model it is.
+FILE = "MLGUARD_BENCHMARK_MODEL"
 
 
 def train(folder):
@@ -88,49 +100,57 @@ def asgi(_models, _model, port):
     uvicorn.run(app, port=int(port), **options)
 
 
+class MosecModel(MosecWorker):
+    """The model in a process that mosec starts."""
+
+    def __init__(self):
+        super().__init__()
+        self.model = load(*os.environ[FILE].rsplit("/", 1))
+
+    def deserialize(self, data):
+        return json.loads(data)["input"]
+
+    def serialize(self, data):
+        return json.dumps({"output": data}).encode()
+
+    def forward(self, data):
+        return self.model.predict(data).tolist()
+
+
 def mosec(models, model, port):
     """mosec: Rust in front, the model in a process."""
-    import msgspec
-    from mosec import Server, Worker
+    from mosec import Server
 
-    class Inference(Worker):
-        def __init__(self):
-            self.model = load(models, model)
-
-        def deserialize(self, data):
-            return msgspec.json.decode(data)["input"]
-
-        def serialize(self, data):
-            return msgspec.json.encode({"output": data})
-
-        def forward(self, data):
-            return self.model.predict(data).tolist()
-
+    os.environ[FILE] = f"{models}/{model}"
     sys.argv = ["mosec", "--address", "127.0.0.1", "--port", str(port), "--log-level", "warning"]
     server = Server()
-    server.append_worker(Inference, num=1, max_batch_size=MAX_BATCH, max_wait_time=1)
+    server.append_worker(MosecModel, num=1, max_batch_size=MAX_BATCH, max_wait_time=1)
     server.run()
+
+
+class LitModel(LitAPI):
+    """The model in a process that LitServe starts."""
+
+    def setup(self, device):
+        del device
+        self.model = load(*os.environ[FILE].rsplit("/", 1))
+
+    def decode_request(self, request):
+        return request["input"]
+
+    def predict(self, rows):
+        return self.model.predict(rows).tolist()
+
+    def encode_response(self, output):
+        return {"output": output}
 
 
 def litserve(models, model, port):
     """LitServe with its fast queue."""
     import litserve as ls
 
-    class Api(ls.LitAPI):
-        def setup(self, device):
-            del device
-            self.model = load(models, model)
-
-        def decode_request(self, request):
-            return request["input"]
-
-        def predict(self, rows):
-            return self.model.predict(rows).tolist()
-
-        def encode_response(self, output):
-            return {"output": output}
-
-    api = Api(max_batch_size=MAX_BATCH, batch_timeout=WAIT_S)
+    os.environ[FILE] = f"{models}/{model}"
+    api = LitModel(max_batch_size=MAX_BATCH, batch_timeout=WAIT_S)
     server = ls.LitServer(api, accelerator="cpu", workers_per_device=1, fast_queue=True)
     server.run(host="127.0.0.1", port=int(port), log_level="error", generate_client_file=False)
 
