@@ -16,7 +16,6 @@ allowed to run has the rights of the user that runs it.
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import json
 import math
 import os
@@ -26,7 +25,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -292,82 +290,6 @@ def _rebuilt(document: Mapping[str, Any]) -> MlguardError:
 
 
 # --- what is done in children --------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class SmokeReport:
-    """What came of loading a version and asking it some rows twice.
-
-    Attributes
-    ----------
-    ok : bool
-        Whether it loaded, answered every row with a finite score, and twice the same.
-    reason : str
-        Why not; empty if it is well.
-    labels : list
-        Its answers as Python scalars.
-    scores : list or None
-        Their scores.
-    load_s : float
-        Seconds that loading took.
-    peak_mib : float
-        Largest resident size of its process, in MiB.
-    repeatable : bool
-        Whether the second answer was the first.
-    """
-
-    ok: bool
-    reason: str = ""
-    labels: list[Any] = field(default_factory=list)
-    scores: list[Any] | None = None
-    load_s: float = 0.0
-    peak_mib: float = 0.0
-    repeatable: bool = False
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the report as JSON values."""
-        return dataclasses.asdict(self)
-
-
-def smoke_test(
-    manifest: Manifest,
-    model_path: Path | str,
-    golden_rows: Any,
-    *,
-    memory_mib: float = MEMORY_MIB,
-    wall_s: float = WALL_S,
-) -> SmokeReport:
-    """Load a version in a child and ask it some rows, twice.
-
-    Parameters
-    ----------
-    manifest : Manifest
-        The version.
-    model_path : path
-        Its bytes.
-    golden_rows : DataFrame, ndarray or list
-        Rows that it must be able to answer; at least one.
-    memory_mib, wall_s : float
-        Limits of the child.
-
-    Returns
-    -------
-    SmokeReport
-        What the model does wrong is in ``reason``, and nothing is raised for it.
-
-    Raises
-    ------
-    IntegrityError, ModelFileError, UntrustedModelError
-        If the file is not the version's, cannot be read, or may not be.
-    """
-    payload = _payload(manifest, model_path, golden_rows)
-    try:
-        answer = run_in_child(
-            "mlguard.models.trial:smoke", payload, memory_mib=memory_mib, wall_s=wall_s
-        )
-    except ModelRunError as error:
-        return SmokeReport(ok=False, reason=error.message)
-    return SmokeReport(**answer)
 
 
 def predict_in_child(

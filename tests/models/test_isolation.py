@@ -1,7 +1,6 @@
 """Whatever a model does, it does it in a process of its own, and the reason comes back."""
 
 import importlib
-import json
 import os
 import re
 import subprocess
@@ -9,6 +8,7 @@ import sys
 import textwrap
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import joblib
 import numpy as np
@@ -28,9 +28,9 @@ from mlguard.models.bundle import Manifest
 from mlguard.models.formats import save_model
 from mlguard.models.isolation import (
     child_environment,
+    plain_rows,
     predict_in_child,
     run_in_child,
-    smoke_test,
 )
 from mlguard.models.schema import Feature, InputSchema, input_schema
 
@@ -305,6 +305,19 @@ def test_a_child_that_loads_a_model_carries_no_test_tools(version):
     assert done.stdout.strip() == "[]"
 
 
+def smoke_test(manifest, path, rows):
+    """Load a version in a child and ask it some rows, twice, as a standby's rehearsal does."""
+    payload = {
+        "manifest": manifest.to_json(),
+        "model_path": str(path),
+        "rows": plain_rows(rows, manifest.schema.names),
+    }
+    try:
+        return SimpleNamespace(**run_in_child("mlguard.models.trial:smoke", payload))
+    except ModelRunError as error:
+        return SimpleNamespace(ok=False, reason=error.message)
+
+
 def test_a_good_version_passes_its_smoke_test(version, numbers):
     """It loads, answers finitely and twice the same; time and memory are measured."""
     manifest, path, model = version
@@ -314,7 +327,6 @@ def test_a_good_version_passes_its_smoke_test(version, numbers):
     assert len(report.scores) == 5
     assert report.load_s > 0
     assert report.peak_mib > 10
-    json.dumps(report.to_json())
 
 
 def test_a_mixed_table_is_answered_in_a_child_as_at_home(
