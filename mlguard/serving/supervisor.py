@@ -21,6 +21,7 @@ import os
 import select
 import shutil
 import signal
+import ssl
 import subprocess
 import sys
 import threading
@@ -29,7 +30,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from mlguard.config import ProjectSettings
-from mlguard.errors import MlguardError
+from mlguard.errors import ConfigError, MlguardError
 from mlguard.serving.listening import listen
 
 if TYPE_CHECKING:
@@ -125,6 +126,7 @@ def serve(
         If no front end comes up.
     """
     host = host or project.server.host
+    _check_tls(project)
     listener = listen(host, project.server.port if port is None else port)
     stopping = _Signals(stop or threading.Event())
     shown = f"[{host}]" if ":" in host else host
@@ -165,6 +167,23 @@ def serve(
             if child.process is not None:
                 child.process.wait()
     return 0
+
+
+def _check_tls(project: ProjectSettings) -> None:
+    """Find out before any front end starts whether the certificate can be used."""
+    files = project.tls_files
+    if files is None:
+        return
+    try:
+        # An empty password: a key that needs one is an error, not a question on the terminal.
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(*files, password="")
+    except OSError as error:
+        raise ConfigError(
+            f"[server] tls_cert = {str(files[0])!r} with tls_key = {str(files[1])!r} cannot be "
+            f"used: {error.strerror or error}",
+            hint="both are PEM files: the chain with the server's certificate first, and its "
+            "private key without a password",
+        ) from error
 
 
 class _Signals:

@@ -191,4 +191,6 @@ def input_tensors(schema: InputSchema) -> list[dict[str, Any]]:
 def output_tensors(schema: InputSchema) -> list[dict[str, Any]]:
     """Return what the metadata says of a version's outputs."""
     types = dict(zip(OUTPUTS, (label_type(schema), "FP64", "BOOL", "INT64"), strict=True))
+    if schema.task == "classification" and len(schema.classes or ()) != 2:  # noqa: PLR2004
+        del types["score"]  # of many classes none is the positive one
     return [{"name": name, "datatype": kind, "shape": [-1]} for name, kind in types.items()]

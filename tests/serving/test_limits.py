@@ -18,6 +18,7 @@ from mlguard.errors import ConfigError
 from mlguard.serving.access import AppKeys, UnauthorisedError
 from mlguard.serving.embedded import served
 from mlguard.serving.limits import Door, MisdirectedError, RateLimiter, TooManyRequestsError
+from mlguard.serving.supervisor import serve
 
 NOBODY = AppKeys([])
 KEYED = AppKeys(["portal"], {"MLGUARD_KEY_PORTAL": "secret"})
@@ -246,6 +247,22 @@ def test_tls_is_verified_and_plain_http_is_not_answered(certificate, settings_of
             client.get("/healthz")
         with httpx.Client() as client, pytest.raises(httpx.HTTPError):
             client.get(base.replace("https", "http") + "/healthz")
+
+
+@pytest.mark.parametrize("broken", ["absent", "no-pem", "other-key"])
+def test_a_certificate_that_cannot_be_used_is_said_before_serving(certificate, project, broken):
+    """No file, nonsense, the wrong way round: one error that names both keys."""
+    cert, key = certificate
+    if broken == "absent":
+        key = key.with_name("absent.pem")
+    elif broken == "no-pem":
+        cert = project.root / "mlguard.toml"
+    else:
+        cert, key = key, cert
+    text = f'[server]\nport = 0\ntls_cert = "{cert}"\ntls_key = "{key}"\n'
+    (project.root / "mlguard.toml").write_text(text)
+    with pytest.raises(ConfigError, match=r"tls_cert = .* with tls_key = .* cannot be used"):
+        serve(load_project(project.root))
 
 
 def test_tls_by_mlguard_toml(certificate, project, serving):

@@ -64,7 +64,7 @@ def test_health_and_metadata(client):
     assert metadata["versions"] == ["v1"]
     assert metadata["inputs"] == [{"name": "input", "datatype": "FP64", "shape": [-1, 4]}]
     outputs = {one["name"]: one["datatype"] for one in metadata["outputs"]}
-    assert outputs["output"] == "INT64"
+    assert outputs == {"output": "INT64", "default": "BOOL", "query_id": "INT64"}
     assert client.get_model_metadata("iris", "v1") == metadata
 
 
