@@ -28,6 +28,10 @@ def test_a_bare_app_has_its_default_checks(bare_project):
     assert items == [
         "data_quality.schema",
         "data_quality.missing",
+        "data_quality.ranges",
+        "data_quality.categories",
+        "data_quality.constants",
+        "data_quality.balance",
         "data_quality.duplicates",
         "data_quality.overlap",
         "data_quality.leakage",
@@ -35,6 +39,8 @@ def test_a_bare_app_has_its_default_checks(bare_project):
         "fairness.false_negative_rate_difference[sex]",
         "baseline.beats[majority]",
         "baseline.no_worse_than[live]",
+        "privacy.pii",
+        "privacy.proxies[sex]",
     ]
     assert absent == ("data_quality.expectations: no suite in checks/credit/expectations/*.json",)
 

@@ -74,6 +74,8 @@ def run(pytester, project, monkeypatch, loaded):
 OTHERS = """
 [gate.data_quality]
 enabled = false
+[gate.privacy]
+enabled = false
 [gate.baseline]
 enabled = false
 """
@@ -106,7 +108,7 @@ def test_a_good_candidate_passes_and_every_result_is_recorded(run, project):
         "    raise AssertionError('never runs')\n"
     )
     done, found, journal = run("checks", "serving")
-    done.assert_outcomes(passed=11, skipped=2)
+    done.assert_outcomes(passed=17, skipped=2)
     assert found["fairness.accuracy_difference[sex in test_alike]"].verdict is Verdict.PASSED
     assert found["baseline.beats[majority in test_better]"].verdict is Verdict.PASSED
     assert found["tests.test_plain"].verdict is Verdict.PASSED
@@ -114,7 +116,7 @@ def test_a_good_candidate_passes_and_every_result_is_recorded(run, project):
     assert found["tests.test_live"].summary == "no version of credit is live"
     assert found["baseline.no_worse_than[live]"].verdict is Verdict.SKIPPED
     assert [one["kind"] for one in journal[:1] + journal[-1:]] == ["plan", "finished"]
-    assert len(journal[0]["items"]) == 13
+    assert len(journal[0]["items"]) == 19
     done.stdout.fnmatch_lines(["*no item: credit: data_quality.expectations: no suite in*"])
 
 
@@ -243,7 +245,7 @@ def test_another_model_can_be_judged(run, project, tmp_path, train_frame):
     path = tmp_path / "dummy.skops"
     columns = ["income", "age", "city"]
     save_model(DummyClassifier().fit(train_frame[columns], train_frame["y"]), path)
-    project.settings("[gate.data_quality]\nenabled = false\n[gate.fairness]\nenabled = false\n")
+    project.settings("[gate.data_quality]\nenabled = false\n[gate.privacy]\nenabled = false\n[gate.fairness]\nenabled = false\n")
     done, found, _ = run("serving", "--mlguard-app=credit", f"--mlguard-model={path}")
     done.assert_outcomes(failed=1, skipped=1)
     assert "does not beat majority" in found["baseline.beats[majority]"].summary
@@ -306,7 +308,7 @@ def test_the_server_fixture_asks_the_candidate_over_http(run, project):
 @pytest.mark.slow
 def test_it_works_under_xdist(run, project):
     """With two workers every result still reaches the one journal."""
-    project.settings("[gate.data_quality]\nenabled = false\n")
+    project.settings("[gate.data_quality]\nenabled = false\n[gate.privacy]\nenabled = false\n")
     done, found, journal = run("serving", "-p", "xdist", "-n", "2")
     done.assert_outcomes(passed=3, skipped=1)
     assert len(found) == 4
@@ -364,6 +366,8 @@ def waive(project, check, *, clock=time.time, digest=None):
 
 WAIVED = """
 [gate.data_quality]
+enabled = false
+[gate.privacy]
 enabled = false
 [gate.baseline]
 enabled = false

@@ -16,6 +16,8 @@ from mlguard.results import CheckResult, Enforcement, GateDecision, Verdict
 NOTHING = """
 [gate.data_quality]
 enabled = false
+[gate.privacy]
+enabled = false
 [gate.fairness]
 enabled = false
 [gate.baseline]
@@ -146,7 +148,7 @@ def test_strange_names_are_judged_and_harmless(project, test_frame, train_frame)
     project.data(**{part: one.rename(columns={"sex": odd}) for part, one in frames.items()})
     name = json.dumps(odd)
     project.settings(
-        "[gate.data_quality]\nenabled = false\n[gate.baseline]\nenabled = false\n",
+        "[gate.data_quality]\nenabled = false\n[gate.privacy]\nenabled = false\n[gate.baseline]\nenabled = false\n",
         project.base.replace('"sex"', name),
     )
     decision = run_gate(project.root, "credit")
@@ -190,7 +192,7 @@ def test_a_candidate_that_answers_nan_is_refused(project, tmp_path, train_frame,
     broken = copy.deepcopy(fitted)
     broken.steps[-1][1].coef_ = np.full_like(broken.steps[-1][1].coef_, np.nan)
     save_model(broken, tmp_path / "nan.skops")
-    project.settings("[gate.data_quality]\nenabled = false\n")
+    project.settings("[gate.data_quality]\nenabled = false\n[gate.privacy]\nenabled = false\n")
     decision = run_gate(
         project.root,
         "credit",
@@ -237,7 +239,7 @@ def test_bad_data_is_named_and_never_passed(project, test_frame):
 )
 def test_what_cannot_be_loaded_is_an_error_not_a_verdict(project, spoil, error, says):
     """A missing file, an empty one, an absent target, a file that is no model: exit 2."""
-    project.settings("[gate.data_quality]\nenabled = false\n[gate.fairness]\nenabled = false\n")
+    project.settings("[gate.data_quality]\nenabled = false\n[gate.privacy]\nenabled = false\n[gate.fairness]\nenabled = false\n")
     spoil(project)
     with pytest.raises(error, match=says) as caught:
         run_gate(project.root, "credit")
