@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     import numpy.typing as npt
     import pandas as pd
 
-    from mlguard.models.predictions import Predictions
     from mlguard.models.isolation import ChildPredictor
+    from mlguard.models.predictions import Predictions
     from mlguard.models.predictor import AnyPredictor
 
 _SEED = 20_240_505
