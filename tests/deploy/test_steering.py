@@ -35,10 +35,10 @@ def test_promote_goes_on_where_nothing_is_undecided(rolling, stepper, now):
     """Before the step's time is over a human may; said twice, the second changes nothing."""
     stepper.begin(ALIKE, [HALF])
     watcher = rolling.watcher()
-    stepper.shared(200)
-    stepper.run(watcher, passes=2)
+    stepper.shared(300)
+    stepper.run(watcher, passes=3)
     done = now()
-    assert (done.exit_code, done.changed, done.from_, done.to) == (0, True, "v1", "v2")
+    assert (done.exit_code, done.changed, done.from_, done.to) == (0, True, "v1", "v2"), done
     assert rolling.active() == "v2"
     again = now()
     assert (again.exit_code, again.changed) == (0, False)
