@@ -167,15 +167,7 @@ class _AnswerDrift:
 class PredictionDrift(_AnswerDrift):
     """Distance between a window's answers and those on the reference.
 
-    Parameters
-    ----------
-    settings : PredictionDriftMonitor
-        ``[monitor.prediction_drift]``.
-    reference : mapping
-        The version's reference; its ``"predicted"`` and the profile of its ``"score"`` are
-        read.
-    app : AppSettings
-        The app that is watched.
+    It reads ``"predicted"`` of the version's reference, and the profile of its ``"score"``.
     """
 
     id: ClassVar[str] = "prediction_drift"
@@ -203,15 +195,7 @@ class PredictionDrift(_AnswerDrift):
 class LabelDrift(_AnswerDrift):
     """Distance between a window's labels and the reference's.
 
-    Parameters
-    ----------
-    settings : LabelDriftMonitor
-        ``[monitor.label_drift]``.
-    reference : mapping
-        The version's reference; its ``"class_counts"``, or the profile under ``"target"``, is
-        read.
-    app : AppSettings
-        The app that is watched.
+    It reads ``"class_counts"`` of the version's reference, or the profile under ``"target"``.
     """
 
     id: ClassVar[str] = "label_drift"
