@@ -41,11 +41,10 @@ def _errors_of_typing() -> type[Any]:
 def _typed(error: Any) -> str:
     """Return the command that a typing error is about, e.g. ``mlguard deploy``."""
     context = getattr(error, "ctx", None)
-    return (
-        "mlguard"
-        if context is None
-        else f"mlguard {context.info_name}".replace("mlguard mlguard", "mlguard")
-    )
+    name = "" if context is None else str(context.info_name)
+    # The line as a whole goes by the program's own name, whatever it was called by.
+    known = context is not None and context.parent is not None
+    return f"mlguard {name}" if known else "mlguard"
 
 
 def main() -> None:
