@@ -438,6 +438,7 @@ def _findings(
 def _finding(name: str, standing: Standing, limit: float, n_min: int, words: str) -> CheckResult:
     n = standing.n if name == ERRORS else min(standing.n, standing.n_other)
     rows = "labelled rows" if name == LOSS else "rows"
+    low, high = standing.low, standing.high
     if standing.state == "few":
         verdict, reason = Verdict.INCONCLUSIVE, "no_labels" if name == LOSS and not n else "few"
         says = f"{words}: {n} {rows}, {n_min} are needed"
@@ -448,9 +449,10 @@ def _finding(name: str, standing: Standing, limit: float, n_min: int, words: str
             "above": (Verdict.INCONCLUSIVE, "not_proven"),
         }[standing.state]
         value = 0.0 if standing.value is None else standing.value
+        # Rows that change on their way can rule out every mean: the estimate stays inside.
+        high = max(high, low, value)
         says = (
-            f"{words}: {value:+.1%} ({standing.low:+.1%} to {standing.high:+.1%}) "
-            f"on {n} {rows}, at most {limit:+.1%}"
+            f"{words}: {value:+.1%} ({low:+.1%} to {high:+.1%}) on {n} {rows}, at most {limit:+.1%}"
         )
     return CheckResult(
         id=check_id(name),
@@ -458,7 +460,7 @@ def _finding(name: str, standing: Standing, limit: float, n_min: int, words: str
         summary=says,
         value=standing.value,
         limit=limit,
-        interval=(standing.low, standing.high),
+        interval=(low, high),
         n=n,
         n_min=n_min,
         reason=reason,

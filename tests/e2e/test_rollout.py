@@ -25,7 +25,7 @@ enabled = false
 [rollout]
 steps = ["shadow", 0.5]
 step_min_time = "1s"
-step_deadline = "3m"
+step_deadline = "15m"
 step_min_rows = 40
 alpha = 0.3
 """
@@ -89,7 +89,7 @@ def mlguard(folder, *words, wait=True):
     )
     if not wait:
         return process
-    out, err = process.communicate(timeout=300)
+    out, err = process.communicate(timeout=900)
     assert out, err
     return json.loads(out)
 
