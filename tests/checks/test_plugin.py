@@ -245,7 +245,10 @@ def test_another_model_can_be_judged(run, project, tmp_path, train_frame):
     path = tmp_path / "dummy.skops"
     columns = ["income", "age", "city"]
     save_model(DummyClassifier().fit(train_frame[columns], train_frame["y"]), path)
-    project.settings("[gate.data_quality]\nenabled = false\n[gate.privacy]\nenabled = false\n[gate.fairness]\nenabled = false\n")
+    project.settings(
+        "[gate.data_quality]\nenabled = false\n"
+        "[gate.privacy]\nenabled = false\n[gate.fairness]\nenabled = false\n"
+    )
     done, found, _ = run("serving", "--mlguard-app=credit", f"--mlguard-model={path}")
     done.assert_outcomes(failed=1, skipped=1)
     assert "does not beat majority" in found["baseline.beats[majority]"].summary

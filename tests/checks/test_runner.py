@@ -148,7 +148,8 @@ def test_strange_names_are_judged_and_harmless(project, test_frame, train_frame)
     project.data(**{part: one.rename(columns={"sex": odd}) for part, one in frames.items()})
     name = json.dumps(odd)
     project.settings(
-        "[gate.data_quality]\nenabled = false\n[gate.privacy]\nenabled = false\n[gate.baseline]\nenabled = false\n",
+        "[gate.data_quality]\nenabled = false\n"
+        "[gate.privacy]\nenabled = false\n[gate.baseline]\nenabled = false\n",
         project.base.replace('"sex"', name),
     )
     decision = run_gate(project.root, "credit")
@@ -239,7 +240,10 @@ def test_bad_data_is_named_and_never_passed(project, test_frame):
 )
 def test_what_cannot_be_loaded_is_an_error_not_a_verdict(project, spoil, error, says):
     """A missing file, an empty one, an absent target, a file that is no model: exit 2."""
-    project.settings("[gate.data_quality]\nenabled = false\n[gate.privacy]\nenabled = false\n[gate.fairness]\nenabled = false\n")
+    project.settings(
+        "[gate.data_quality]\nenabled = false\n"
+        "[gate.privacy]\nenabled = false\n[gate.fairness]\nenabled = false\n"
+    )
     spoil(project)
     with pytest.raises(error, match=says) as caught:
         run_gate(project.root, "credit")
