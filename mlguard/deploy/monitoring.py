@@ -22,7 +22,12 @@ from mlguard.wording import rfc3339
 _log = logging.getLogger(__name__)
 
 #: Kinds of events that mean that traffic moved.
-_MOVES = frozenset({"rolled_back", "default_output"})
+_MOVES = frozenset(
+    {
+        *("rolled_back", "default_output"),
+        *("advanced", "promoted", "withdrawn", "rollout_failed", "drained"),
+    }
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -65,8 +65,9 @@ class TickEvent:
     app : str
         To whom; empty for all.
     kind : str
-        ``verdict, alert, frozen, rolled_back, default_output, cleared, confirmed, deferred,
-        reconciled, delivered, report, error``.
+        ``verdict, alert, frozen, rolled_back, default_output, cleared, confirmed, unconfirmed,
+        advanced, promoted, withdrawn, rollout_failed, drained, deferred, reconciled, rehearsed,
+        delivered, report, error``.
     summary : str
         One sentence.
     detail : dict

@@ -150,6 +150,25 @@ def test_api_changes(two_versions, admin, eventually):
     assert httpx.get(f"{two_versions}/api/apps/app").json()["holds"] == []
 
 
+def test_api_steers_a_rollout(two_versions, admin, project):
+    """promote, abort, confirm over HTTP: done once, said twice, refused; approve needs a person."""
+    for command in ("promote", "abort", "confirm"):
+        done = admin.change("app", command, reason="by program")
+        assert (done["ok"], done["changed"]) == (True, False)
+    registry = project.registry
+    old = registry.version("app", "old")
+    operation = registry.begin("app", old.id, steps=[0.5])
+    registry.stage(operation)
+    assert admin.change("app", "abort", reason="not today")["changed"] is True
+    assert registry.candidate("app") is None
+    with pytest.raises(RefusedError, match="not today"):
+        admin.change("app", "promote", reason="after all")
+    with pytest.raises(UsageError):
+        admin.change("app", "promote", reason="r", accept_inconclusive=["loos"])
+    with pytest.raises(NotFoundError):
+        admin.change("app", "approve", reason="r")
+
+
 def test_api_refuses(two_versions, admin):
     """No token, no reason, unknown keys, commands and apps, a foreign page, a broken body."""
     with Client(two_versions) as anybody, pytest.raises(RefusedError, match="admin token"):
