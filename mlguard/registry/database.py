@@ -20,7 +20,7 @@ import json
 import sqlite3
 import urllib.parse
 import weakref
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -90,12 +90,14 @@ class Database:
         ``sqlite:////absolute/path.db`` or ``postgresql+psycopg://…``.
     busy_s : float
         Longest wait for another writer, in seconds.
-    remains : sequence of Path
-        Folders that only a registry's work fills: where they hold something, a missing file was
+    remains : callable, optional
+        Names of what shows that there was a registry: where there is any, a missing file was
         lost and is not made anew.
     """
 
-    def __init__(self, url: str, *, busy_s: float = BUSY_S, remains: Sequence[Path] = ()) -> None:
+    def __init__(
+        self, url: str, *, busy_s: float = BUSY_S, remains: Callable[[], Sequence[str]] = tuple
+    ) -> None:
         try:
             parsed = make_url(url)
         except exc.ArgumentError as error:
@@ -105,7 +107,7 @@ class Database:
             ) from error
         self.url = url
         self.busy_s = busy_s
-        self._remains = tuple(remains)
+        self._remains = remains
         self.path: Path | None = None
         self.ballast: Ballast | None = None
         self.shown = parsed.render_as_string(hide_password=True)
@@ -246,7 +248,7 @@ class Database:
         Whoever serves, what may be gone back to, what is barred: a new file knows none of it, and
         would be believed.
         """
-        left = [one.name for one in self._remains if one.is_dir() and any(one.iterdir())]
+        left = list(self._remains())
         if left:
             raise RegistryError(
                 f"the registry {path} is missing, but {', '.join(left)} beside it show that there "

@@ -33,12 +33,15 @@ def current_actor() -> str:
         return f"uid {os.getuid()}"
 
 
-def _remains(project: ProjectSettings) -> list[Path]:
-    """Return the local folders that only versions and their traffic fill."""
-    folders = [project.log_dir]
-    if "://" not in project.artifacts_url:
-        folders.append(Path(project.artifacts_url))
-    return folders
+def _remains(project: ProjectSettings) -> list[str]:
+    """Return the local folders that show that versions were registered here, or answered."""
+    found = []
+    if "://" not in project.artifacts_url and any(Path(project.artifacts_url).glob("??/*")):
+        found.append(Path(project.artifacts_url).name)
+    # Default outputs, those of version 0, are logged before anything was ever registered.
+    if any(project.log_dir.glob("*/[1-9]*")):
+        found.append(project.log_dir.name)
+    return found
 
 
 class Registry(Stepping, Rollback, Reconcile, Observations, Upkeep):
@@ -94,7 +97,7 @@ class Registry(Stepping, Rollback, Reconcile, Observations, Upkeep):
         RegistryError
             If the database cannot be reached.
         """
-        database = Database(project.registry_url, remains=_remains(project))
+        database = Database(project.registry_url, remains=lambda: _remains(project))
         database.prepare()
         email = project.notify.email
         recipients = tuple(email.to) if email is not None and email.to else (FILE_RECIPIENT,)
