@@ -140,7 +140,7 @@ class _Api:
 
         @app.post("/api/apps/{app_name}/{command}", openapi_extra=_CHANGE_DOC, **changing)
         async def change(app_name: str, command: str, request: Request) -> Response:
-            """Roll back, block, unblock, hold or resume an app."""
+            """Roll back, block, unblock, hold, resume; promote, abort or confirm a rollout."""
             # As everywhere, the body is JSON whatever its Content-Type says.
             arguments = read_arguments(await read_body(request, _LARGEST_CHANGE))
             return await run_in_threadpool(self.changed, app_name, command, arguments)
