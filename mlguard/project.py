@@ -857,6 +857,7 @@ class Project:
         *,
         window: str = "7d",
         html: Path | None = None,
+        markdown: Path | None = None,
         email: bool = False,
         progress: Progress = _silent,
     ) -> Reported:
@@ -870,6 +871,8 @@ class Project:
             How far back, e.g. ``"24h"`` or ``"7d"``.
         html : Path, optional
             Where it goes; default ``reports/<app>/<day>.html``.
+        markdown : Path, optional
+            Where it goes as Markdown, too.
         email : bool
             Mail it as well.
         progress : callable, optional
@@ -891,6 +894,7 @@ class Project:
             until=now,
             now=now,
             html=Path(html).resolve() if html else report_path(self.settings, name, now),
+            markdown=Path(markdown).resolve() if markdown else None,
             progress=progress,
         )
         return mail_report(self.settings, self.registry, made) if email else made

@@ -148,6 +148,9 @@ def report(
         Path | None,
         typer.Option("--html", metavar="FILE", help="Where to write it.  [default: reports/APP/]"),
     ] = None,
+    markdown: Annotated[
+        Path | None, typer.Option("--markdown", metavar="FILE", help="Write it as Markdown, too.")
+    ] = None,
     email: Annotated[bool, typer.Option("--email", help="Mail it as well.")] = False,
     project: options.ProjectDir = None,
     json: options.Json = False,
@@ -157,7 +160,9 @@ def report(
     """Write the drift and quality report of live traffic."""
     with session("report", project=project, json=json, quiet=quiet, no_color=no_color) as run:
         with run.steps(f"reporting on {name}") as steps:
-            made = run.project.report(name, window=window, html=html, email=email, progress=steps)
+            made = run.project.report(
+                name, window=window, html=html, markdown=markdown, email=email, progress=steps
+            )
         from mlguard.cli.terminal import sentences
 
         run.say(sentences(made.lines, made.next_step))

@@ -99,7 +99,7 @@ class Reported:
                 "sent": mailed.sent,
                 "failed": mailed.dead,
             },
-            "report": self.view.to_json(),
+            "report": self.view.published(),
         }
 
 
@@ -112,6 +112,8 @@ def make_report(
     until: float,
     now: float,
     html: Path,
+    markdown: Path | None = None,
+    evidently: bool = True,
     progress: Progress = lambda _: None,
 ) -> Reported:
     """Write the report of one app and one period, and Evidently's own beside it.
@@ -122,6 +124,12 @@ def make_report(
         The period and the present, seconds since the epoch.
     html : Path
         Where the report goes; Evidently's stands beside it as ``<name>.evidently.html``.
+    markdown : Path, optional
+        Where it goes as Markdown, too.
+    evidently : bool
+        Whether Evidently's report is wanted.
+    progress : callable
+        Told in one line what is going on.
     """
     log = PredictionLog(project.log_dir)
     progress(f"reading the traffic of {settings.name}")
@@ -132,8 +140,9 @@ def make_report(
     files = [html]
     beside = html.with_suffix(".evidently.html")
     try:
-        progress("drawing Evidently's report")
-        if _evidently(settings, registry, log, since=since, until=until, html=beside):
+        if evidently and _evidently(
+            settings, registry, log, since=since, until=until, html=beside, progress=progress
+        ):
             view = msgspec.structs.replace(view, attachments=(beside.name,))
             files.append(beside)
     except MlguardError as error:
@@ -141,7 +150,9 @@ def make_report(
         missing = f"Evidently's own report: {error.message}"
         view = msgspec.structs.replace(view, not_judged=(*view.not_judged, missing))
     progress("drawing the report")
-    write_report(view, html=html)
+    write_report(view, html=html, markdown=markdown)
+    if markdown is not None:
+        files.insert(1, markdown)
     return Reported(app=settings.name, files=tuple(files), view=view)
 
 
@@ -153,6 +164,7 @@ def _evidently(
     since: float,
     until: float,
     html: Path,
+    progress: Progress,
 ) -> bool:
     """Write Evidently's report of what the active version takes; False where there is too little.
 
@@ -166,6 +178,7 @@ def _evidently(
     columns = [feature_column(name) for name in features]
     if len(rows) < EVIDENTLY_MIN_ROWS or not set(columns) <= set(rows.column_names):
         return False
+    progress("drawing Evidently's report")
     newest = rows.slice(max(0, len(rows) - EVIDENTLY_ROWS))
     current = newest.select(columns).rename_columns(features)
     write_evidently(_reference(settings, features, current), current, html)

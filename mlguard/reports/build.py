@@ -17,6 +17,7 @@ from mlguard.reports.features import feature_drift
 from mlguard.reports.groups import group_charts
 from mlguard.reports.happenings import happening
 from mlguard.reports.performance import calibration, over_time
+from mlguard.reports.schedule import last_report
 from mlguard.reports.story import tell
 from mlguard.reports.traffic import Labels, Log, Traffic, read_traffic
 from mlguard.reports.view import (
@@ -28,7 +29,7 @@ from mlguard.reports.view import (
     TimeChart,
     Waived,
 )
-from mlguard.results import GateDecision, MonitorResult
+from mlguard.results import GateDecision, MonitorResult, Verdict
 from mlguard.wording import count, listed, share
 
 if TYPE_CHECKING:
@@ -40,6 +41,9 @@ if TYPE_CHECKING:
 HISTORY = 40
 #: Recorded verdicts read, at most: a fortnight of hourly windows over fifty features.
 RESULTS = 20_000
+
+DEFAULT_OUTPUT = "the default output"
+_BAD = frozenset({Verdict.WARNED, Verdict.FAILED, Verdict.ERRORED})
 
 Recorded = Sequence[tuple[float, MonitorResult]]
 
@@ -101,11 +105,14 @@ def build_report(
     )
     judged_version = _judged_version(state, versions, traffic)
     reference = None if judged_version is None else registry.reference(app, judged_version.digest)
+    last = last_report(registry, app, until)
+    earlier = since if last is None else min(last, until)
     length = until - since
-    results = registry.monitor_results(app, since=since - length, limit=RESULTS)
+    results = registry.monitor_results(app, since=min(since, earlier) - length, limit=RESULTS)
     current = [(at, one) for at, one in results if since <= at < until]
     figures = _latest(current)
-    events = [one for one in registry.events(app) if since <= one.at < until]
+    trail = registry.events(app)
+    events = [one for one in trail if since <= one.at < until]
     events.sort(key=lambda one: -one.seq)
     drift = feature_drift(reference, traffic, settings.monitor.data_drift)
     groups = group_charts(settings, reference, traffic)
@@ -141,7 +148,9 @@ def build_report(
         service=_service(traffic),
         gate=_gate(registry, state),
         waived=_waived(registry, app),
-        changes=_changes([(at, one) for at, one in results if at < since], current),
+        changes=_changes([(at, one) for at, one in results if at < earlier], current),
+        last_report=last,
+        served_then=_served_then(trail, state, earlier),
         happenings=tuple(happening(one) for one in events[:HISTORY]),
         not_judged=tuple(_not_judged(settings, reference, traffic, judged_version)),
     )
@@ -169,17 +178,31 @@ def _latest(results: Recorded) -> tuple[Figure, ...]:
 
 
 def _changes(before: Recorded, now: Recorded) -> tuple[Change, ...]:
-    """Return the verdicts that are others than in the period before."""
+    """Return the verdicts that are others than they were, and those that are new and bad.
+
+    A monitor that had not judged before is news only where it is not content.
+    """
 
     def newest(results: Recorded) -> dict[str, MonitorResult]:
         return {one.name: one for _, one in sorted(results, key=lambda pair: pair[0])}
 
     old, new = newest(before), newest(now)
     return tuple(
-        Change(name=name, before=old[name].verdict, after=one.verdict)
+        Change(name=name, before=old[name].verdict if name in old else None, after=one.verdict)
         for name, one in sorted(new.items())
-        if name in old and old[name].verdict is not one.verdict
+        if (old[name].verdict is not one.verdict if name in old else one.verdict in _BAD and old)
     )
+
+
+def _served_then(trail: Iterable[Event], state: AppState, at: float) -> str:
+    """Return what served at a time, empty where nothing did or where it serves now."""
+    moves = [one for one in trail if one.moved and one.at < at]
+    if not moves:
+        return ""
+    newest = max(moves, key=lambda one: one.seq)
+    then = newest.version if newest.kind not in ("default_output", "blocked") else DEFAULT_OUTPUT
+    now = DEFAULT_OUTPUT if state.active is None else state.active.name
+    return then if then != now else ""
 
 
 def _performance(

@@ -87,7 +87,7 @@ def _page(view: ReportView, drawings: Mapping[Chart, Drawn]) -> str:
         # SVG comes from our own charts, which escape what they were given.
         return dataclasses.replace(found, wide=Markup(found.wide), narrow=Markup(found.narrow))  # noqa: S704
 
-    return page("report.html.j2", view=view, drawn=drawn)
+    return page("report.html.j2", view=view, drawn=drawn, changed_since=changed_since(view))
 
 
 def _printable(view: ReportView) -> ReportView:
@@ -206,11 +206,23 @@ def _md_service(view: ReportView) -> list[str]:
     return ["## Service", md_table(("", ""), rows)]
 
 
+def changed_since(view: ReportView) -> str:
+    """Return the heading of what changed: since when."""
+    if view.last_report is None:
+        return "What changed since the period before"
+    return f"What changed since the last report, {moment(view.last_report)}"
+
+
 def _md_lists(view: ReportView) -> list[str]:
     blocks = []
-    if view.changes:
-        lines = [f"- {md(one.name)}: {one.before.word} → {one.after.word}" for one in view.changes]
-        blocks += ["## What changed since the period before", "\n".join(lines)]
+    if view.changes or view.served_then:
+        lines = [f"- {md(view.served_then)} served then"] if view.served_then else []
+        lines += [
+            f"- {md(one.name)}: {'not judged' if one.before is None else one.before.word}"
+            f" → {one.after.word}"
+            for one in view.changes
+        ]
+        blocks += [f"## {changed_since(view)}", "\n".join(lines)]
     if view.happenings:
         lines = [
             f"- {moment(one.at)} {md(one.what)}" + (f": {md(one.why)}" if one.why else "")
@@ -226,5 +238,5 @@ def _md_lists(view: ReportView) -> list[str]:
 
 
 def to_json(view: ReportView) -> str:
-    """Render a report as one strict JSON document."""
-    return json.dumps(view.to_json(), ensure_ascii=False, indent=2, allow_nan=False) + "\n"
+    """Render a report as one strict JSON document, its times in RFC 3339, UTC."""
+    return json.dumps(view.published(), ensure_ascii=False, indent=2, allow_nan=False) + "\n"

@@ -66,6 +66,14 @@ def due(registry: Registry, app: str, schedule: str, now: float) -> tuple[float,
     return period
 
 
+def last_report(registry: Registry, app: str, until: float) -> float | None:
+    """Return until when the last scheduled report before a time went; None without one."""
+    reported = (
+        float(one.detail.get("until_s", 0.0)) for one in registry.events(app, kind=EVENT, limit=50)
+    )
+    return max((one for one in reported if 0.0 < one < until), default=None)
+
+
 def send(registry: Registry, view: ReportView, *, link: str = "", scheduled: bool = False) -> None:
     """Put a report into the outbox; a scheduled one is remembered as reported.
 

@@ -14,7 +14,10 @@ import msgspec
 
 from mlguard.results import Finding, Verdict, worst
 from mlguard.waivers import Waiver
+from mlguard.wording import rfc3339
 
+#: Keys whose numbers are seconds since the epoch.
+_TIMES = frozenset({"at", "since", "until", "serving_since", "expires", "last_report"})
 #: Below this many rows a group's figure could point at a person.
 SMALL_GROUP = 10
 
@@ -337,10 +340,10 @@ class Happening(_Data, frozen=True, kw_only=True):
 
 
 class Change(_Data, frozen=True, kw_only=True):
-    """A verdict that is another one than in the period before."""
+    """A verdict that is another one than before; ``before`` is None where it is new."""
 
     name: str
-    before: Verdict
+    before: Verdict | None
     after: Verdict
 
 
@@ -370,7 +373,11 @@ class ReportView(_Data, frozen=True, kw_only=True):
     waived : tuple of Waived
         What it needed waivers for; the first to end comes first.
     changes : tuple of Change
-        Against the period before.
+        Against the last report, or else against the period before.
+    last_report : float or None
+        Until when the last report went; None where there was none.
+    served_then : str
+        What served at that time, where it is not what serves now.
     happenings : tuple of Happening
         Newest first.
     not_judged : tuple of str
@@ -401,6 +408,8 @@ class ReportView(_Data, frozen=True, kw_only=True):
     gate: tuple[Figure, ...] = ()
     waived: tuple[Waived, ...] = ()
     changes: tuple[Change, ...] = ()
+    last_report: float | None = None
+    served_then: str = ""
     happenings: tuple[Happening, ...] = ()
     not_judged: tuple[str, ...] = ()
     attachments: tuple[str, ...] = ()
@@ -417,6 +426,11 @@ class ReportView(_Data, frozen=True, kw_only=True):
         document = _plain(self)
         return {"schema_version": "1.0", "verdict": self.verdict.value, **document}
 
+    def published(self) -> dict[str, Any]:
+        """Return the report as programs read it: :meth:`to_json` with times in RFC 3339, UTC."""
+        document: dict[str, Any] = _dated(self.to_json())
+        return document
+
     @classmethod
     def from_json(cls, document: dict[str, Any]) -> Self:
         """Rebuild a report from :meth:`to_json`.
@@ -430,6 +444,18 @@ class ReportView(_Data, frozen=True, kw_only=True):
             return msgspec.convert(document, cls)
         except msgspec.ValidationError as error:
             raise ValueError(f"this is no report: {error}") from error
+
+
+def _dated(value: Any) -> Any:
+    """Return JSON values with the numbers that are times written out."""
+    if isinstance(value, list):
+        return [_dated(one) for one in value]
+    if not isinstance(value, dict):
+        return value
+    return {
+        key: rfc3339(one) if key in _TIMES and isinstance(one, int | float) else _dated(one)
+        for key, one in value.items()
+    }
 
 
 def _plain(value: Any) -> dict[str, Any]:

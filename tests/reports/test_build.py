@@ -210,3 +210,15 @@ def test_a_mail_about_no_figure_has_no_picture(lived):
     """A test message starts no process."""
     assert Illustrator(lived.registry)("test", {"app": "credit"}) == []
     assert Illustrator(lived.registry)("alert", {"app": "credit", "check": "x.y"}) == []
+
+
+def test_changes_are_told_since_the_last_report(rolled_back, now):
+    """Verdicts, and what served, are held against those of the time of the last report."""
+    assert build(rolled_back, now).last_report is None
+    rolled_back.registry.record("credit", "reported", "the scheduled report", until_s=now - 2 * DAY)
+    view = build(rolled_back, now)
+    assert view.last_report == now - 2 * DAY
+    moves = [one for one in rolled_back.registry.events("credit") if one.moved]
+    then = max((one for one in moves if one.at < now - 2 * DAY), key=lambda one: one.seq)
+    assert view.served_then == ("" if then.version == "v7" else then.version)
+    assert {one.name for one in view.changes} <= {one.name for one in view.figures}

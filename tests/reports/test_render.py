@@ -2,13 +2,15 @@
 
 import json
 import re
+from datetime import datetime
 from html.parser import HTMLParser
 
 import msgspec
 import pytest
 
 from mlguard.reports import render
-from mlguard.reports.view import ReportView, Story
+from mlguard.reports.view import Change, ReportView, Story
+from mlguard.results import Verdict
 
 SVG = b'<svg role="img" aria-label="x"><text>drawn</text></svg>'
 
@@ -173,10 +175,37 @@ def test_markdown_has_the_same_numbers(sample):
 
 
 def test_json_is_strict_and_reads_back(sample):
-    """Programs read what people see."""
+    """Programs read what people see; times are RFC 3339 in UTC and nothing else differs."""
     document = json.loads(render.to_json(sample), parse_constant=pytest.fail)
     assert document["verdict"] == "failed"
-    assert ReportView.from_json(document) == sample
+    assert document["until"] == "2026-11-22T14:22:00.000Z"
+    assert document["figures"][0]["at"] == document["until"]
+
+    def undated(value):
+        if isinstance(value, dict):
+            return {key: undated(one) for key, one in value.items()}
+        if isinstance(value, list):
+            return [undated(one) for one in value]
+        if isinstance(value, str) and re.fullmatch(r"\d{4}-\d\d-\d\dT[\d:.]+Z", value):
+            return datetime.fromisoformat(value).timestamp()
+        return value
+
+    assert ReportView.from_json(undated(document)) == sample
+
+
+def test_what_changed_is_said_since_the_last_report(sample):
+    """Both texts name the report that it is held against, what served then, and what is new."""
+    new = Change(name="service.latency", before=None, after=Verdict.FAILED)
+    view = msgspec.structs.replace(
+        sample, last_report=sample.since, served_then="v6", changes=(*sample.changes, new)
+    )
+    page, text = Page(render.html(view, blank)), render.markdown(view)
+    assert "What changed since the last report, 2026-11-15 14:22 UTC" in page.headings
+    assert "v6 served then; v7 serves now" in page.text
+    assert "service.latency not judged → ✗ failed" in page.text
+    assert "## What changed since the last report, 2026-11-15 14:22 UTC" in text
+    assert "- v6 served then" in text
+    assert "- service.latency: not judged → failed" in text
 
 
 def test_tables_have_headings_for_those_who_listen(sample):
