@@ -11,11 +11,13 @@ version that answered, and move nothing.
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from mlguard.deploy.explaining import explain_alarm, rows_before
 from mlguard.deploy.qualify import N_MIN, Failure, Replayer, try_targets
 from mlguard.deploy.watch_app import AppWatch
 from mlguard.errors import ConflictError, IntegrityError, RefusedError, UsageError
@@ -35,6 +37,8 @@ from mlguard.results import MonitorResult, Verdict
 
 if TYPE_CHECKING:
     from mlguard.registry import Incident, Version
+
+_log = logging.getLogger(__name__)
 
 #: An incident that cleared this recently is opened again, not anew: what flaps is one thread.
 REOPEN_S = 86400.0
@@ -280,6 +284,7 @@ class Actor:
             "version": self.active.name,
             **_finding_facts(failed),
             **_change_point(failed),
+            **(self._explained(history) if said is None or final.level > said["level"] else {}),
             "trials": [one.to_json() for one in trials],
             "no_target": final.wanted.moves_traffic
             and bool(final.level is Level.FREEZE and not final.deferred)
@@ -302,6 +307,36 @@ class Actor:
                 if said is None or said["level"] < Level.ALERT:
                     self._tell("alert", facts["why"], check=name, incident=incident.id)
         return final, incident
+
+    def _explained(self, history: Sequence[MonitorResult]) -> dict[str, Any]:
+        """Explain a failure; whatever goes wrong with that must not keep a rollback waiting."""
+        failed = _last_failed(history)
+        try:
+            after = self._failing_rows(failed)
+            if after is None:
+                return {}
+            before = rows_before(
+                self.watch.log,
+                self.watch.labels,
+                self.watch.app,
+                after,
+                version_id=self.active.id,
+                window_s=self.watch.table(failed.family).window,
+            )
+            reference = self.watch.memory.reference(self.watch.app, self.active.digest)
+            found = explain_alarm(
+                self.watch.settings,
+                reference,
+                self.watch.judging.build("data_drift", reference),
+                before=before,
+                after=after,
+                since=_since(history, after),
+            )
+        # It reads rows of any shape and asks a monitor.
+        except Exception:  # noqa: BLE001
+            _log.exception("explaining %s of %s", failed.name, self.watch.app)
+            return {}
+        return {"explanation": found, "explained": " ".join(found["said"])}
 
     def _incident(
         self, name: str, level: Level, summary: str, facts: dict[str, Any], mail: str | None
@@ -427,6 +462,19 @@ def _fingerprint(action: Action, history: Sequence[MonitorResult]) -> str:
 def _finding_facts(result: MonitorResult) -> dict[str, Any]:
     document = result.to_json()
     return {key: document[key] for key in _FACTS if key in document}
+
+
+def _since(history: Sequence[MonitorResult], after: WindowData) -> float:
+    """Return when a failure began: its change point, or the first window of its run."""
+    alarm = _last_failed(history).details.get("alarm")
+    if isinstance(alarm, dict):
+        return float(alarm["change_point"]["time"])
+    since = float(after.time.min())
+    for one in reversed(history):
+        if one.verdict is not Verdict.FAILED:
+            break
+        since = since if one.window is None else min(since, one.window.start)
+    return since
 
 
 def _change_point(result: MonitorResult) -> dict[str, Any]:

@@ -505,6 +505,7 @@ def _numbers(facts: _Facts) -> tuple[tuple[str, str], ...]:
     rows += [
         ("Window", _window(facts)),
         ("Generation", str(facts.generation or "")),
+        ("Behind it", facts.text("explained", 600)),
         ("Cause", facts.text("cause", 200)),
         ("By", facts.text("actor", 200)),
     ]
