@@ -10,8 +10,6 @@ threads, so a slow registry never holds up a prediction.
 
 from __future__ import annotations
 
-import html
-import shlex
 import sys
 import time
 from collections.abc import Callable
@@ -20,17 +18,18 @@ from typing import Annotated, Any
 
 import msgspec
 from fastapi import Depends, FastAPI, Query, Request
-from fastapi.responses import HTMLResponse, Response
+from fastapi.responses import Response  # noqa: TC002 - read when routes are added
 from starlette.concurrency import run_in_threadpool
 
 from mlguard.config import ProjectSettings, load_app, parse_duration
-from mlguard.errors import NotFoundError, RegistryError, UndecidedError, UsageError
-from mlguard.registry.lifecycle import Mode
+from mlguard.dashboard.routes import Dashboard
+from mlguard.dashboard.source import Source
+from mlguard.errors import NotFoundError, UndecidedError, UsageError
 from mlguard.registry.records import AppState, Event, Hold, Version
 from mlguard.registry.store import Registry
 from mlguard.serving.access import admin_token, may_change, may_read
 from mlguard.serving.front import Front, run
-from mlguard.serving.predict_app import PAGE_HEADERS, create_predict_app, page
+from mlguard.serving.predict_app import PAGE_HEADERS, create_predict_app
 from mlguard.serving.replies import json_reply, read_body
 
 _EVENTS = 100
@@ -145,17 +144,28 @@ class _Api:
             arguments = read_arguments(await read_body(request, _LARGEST_CHANGE))
             return await run_in_threadpool(self.changed, app_name, command, arguments)
 
-        @app.get("/", tags=["pages"], response_class=HTMLResponse)
-        def overview(request: Request) -> Response:
-            """Show the apps."""
-            reader(request)
-            return HTMLResponse(self.page(str(request.base_url)), headers=PAGE_HEADERS)
+        source = Source(
+            project=self.project,
+            registry=lambda: self.registry,
+            names=self.names,
+            serving=self.serving,
+            figures=self.front.metrics.render,
+            example=example_row,
+        )
+        Dashboard(source, reader=reader, headers=PAGE_HEADERS).add_to(app)
 
     # --- reading ---
 
     def names(self) -> list[str]:
         """Return the apps of the project and of the registry."""
         return sorted({*self.front.engines, *(one.app for one in self.registry.apps())})
+
+    def serving(self) -> dict[str, str | None]:
+        """Return what this process answers with, by app; None: the default output."""
+        return {
+            name: None if (active := engine.route.active) is None else engine.versions[active].name
+            for name, engine in sorted(self.front.engines.items())
+        }
 
     def known(self, app: str) -> str:
         """Return the name of an app that exists."""
@@ -272,53 +282,6 @@ class _Api:
 
         return confirm(self.registry, app, reason=reason).changed
 
-    # --- the page ---
-
-    def page(self, base_url: str) -> str:
-        """Return the page that lists the apps."""
-        now = time.time()
-        try:
-            sections = [self._section(name, base_url, now) for name in self.names()]
-            trouble = ""
-        except RegistryError as error:
-            sections = []
-            trouble = (
-                '<p class="bad">✗ The registry cannot be read; what was live goes on answering. '
-                f"{html.escape(error.message)}</p>"
-            )
-        name = html.escape(self.project.project.name)
-        body = "".join(sections) or ("" if trouble else "<p>No app yet: mlguard deploy APP</p>")
-        return page(
-            f"{self.project.project.name}: mlguard",
-            f"<h1>{name}</h1>{trouble}{body}"
-            '<section><p class="dim"><a href="/docs">HTTP interface</a> · '
-            '<a href="/metrics">metrics</a> · <a href="/readyz">readiness</a></p></section>',
-        )
-
-    def _section(self, app: str, base_url: str, now: float) -> str:
-        state = self.registry.app(app)
-        active = state.active
-        if active is None:
-            line = '<span class="dim">? nothing serves yet: default output</span>'
-        elif state.mode is Mode.SERVE:
-            line = f'<span class="ok">✓ {html.escape(active.name)} serves</span>'
-        else:
-            line = '<span class="bad">✗ blocked: default output</span>'
-        since = ""
-        if state.since is not None:
-            since = f" since {_time(state.since)} ({_ago(now - state.since)} ago)"
-        reason = f"<p>{html.escape(state.reason)}</p>" if state.reason else ""
-        engine = self.front.engines.get(app)
-        example = ""
-        if engine is not None:
-            row = example_row(active.manifest if active else None)
-            body = shlex.quote('{"input": ' + row + "}")
-            command = f"curl -X POST -d {body} {base_url.rstrip('/')}/{app}/predict"
-            example = f"<pre>{html.escape(command)}</pre>"
-        return (
-            f"<section><h2>{html.escape(app)}</h2><p>{line}{since}</p>{reason}{example}</section>"
-        )
-
 
 def example_row(manifest: dict[str, Any] | None) -> str:
     """Return JSON of a row that a version can read: the middle of what it has seen."""
@@ -344,13 +307,6 @@ def _example(feature: dict[str, Any]) -> Any:
 
 def _time(at: float) -> str:
     return datetime.fromtimestamp(at, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
-
-
-def _ago(seconds: float) -> str:
-    for size, unit in ((86400, "d"), (3600, "h"), (60, "min")):
-        if seconds >= size:
-            return f"{seconds / size:.0f} {unit}"
-    return f"{max(seconds, 0):.0f} s"
 
 
 def _version(version: Version) -> dict[str, Any]:

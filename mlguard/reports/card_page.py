@@ -18,10 +18,18 @@ from mlguard.reports.view import SMALL_GROUP
 from mlguard.wording import NONE, count, duration, estimate, moment, number
 
 
-def html(card: Card) -> str:
-    """Render a card as one HTML page that loads nothing."""
+def html(card: Card, *, home: str = "") -> str:
+    """Render a card as one HTML page that loads nothing.
+
+    Parameters
+    ----------
+    card : Card
+    home : str
+        Where the app's own page is, for a card that a server shows; empty: nowhere.
+    """
     card = _printable(card)
-    return page("card.html.j2", card=card, facts=facts(card), lineage=lineage(card), small=_FEW)
+    shown = {"facts": facts(card), "lineage": lineage(card), "small": _FEW, "home": home}
+    return page("card.html.j2", card=card, **shown)
 
 
 def markdown(card: Card) -> str:

@@ -94,6 +94,20 @@ def draw_pictures(charts: Sequence[Chart | dict[str, Any]], *, width: int = 440)
     ]
 
 
+def draw_svg(charts: Sequence[tuple[Chart, int]]) -> list[bytes]:
+    """Draw charts as SVG for a page, each of a width in CSS pixels; colours are CSS variables.
+
+    Raises
+    ------
+    DrawingError
+        If they could not be drawn.
+    """
+    if not charts:
+        return []
+    documents = [{"chart": chart_to_json(chart), "width": width} for chart, width in charts]
+    return [one.encode() for one in _child({"task": "svg", "charts": documents})["svg"]]
+
+
 def write_evidently(reference: pa.Table, current: pa.Table, html: Path) -> Path:
     """Let Evidently write its own report of two tables beside ours.
 

@@ -21,15 +21,28 @@ if TYPE_CHECKING:
 
 #: Longest text from outside that a page shows.
 MAX_TEXT = 2000
-_TEMPLATES = Path(__file__).parent / "templates"
+#: Folder of the templates; other pages use its ``parts.html.j2``.
+TEMPLATES = Path(__file__).parent / "templates"
 
 
 @functools.cache
 def _environment() -> jinja2.Environment:
     import jinja2
 
-    loader = jinja2.FileSystemLoader(_TEMPLATES)
+    loader = jinja2.FileSystemLoader(TEMPLATES)
     return jinja2.Environment(loader=loader, autoescape=True, undefined=jinja2.StrictUndefined)
+
+
+@functools.cache
+def theme() -> str:
+    """Return the colours of both themes, as CSS variables."""
+    return (TEMPLATES / "theme.css").read_text(encoding="utf-8")
+
+
+@functools.cache
+def style() -> str:
+    """Return the style of every page."""
+    return theme() + (TEMPLATES / "report.css").read_text(encoding="utf-8")
 
 
 def page(template: str, **values: Any) -> str:
@@ -44,7 +57,7 @@ def page(template: str, **values: Any) -> str:
     """
     from markupsafe import Markup
 
-    css = Markup((_TEMPLATES / "report.css").read_text(encoding="utf-8"))  # noqa: S704 - our file
+    css = Markup(style())  # noqa: S704 - our files
     return _environment().get_template(template).render(words=wording, css=css, **values)
 
 

@@ -7,7 +7,7 @@ this reads what the monitors recorded of the figure in question and draws it in 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from mlguard.reports.build import marks_of
@@ -16,7 +16,8 @@ from mlguard.reports.view import Chart, Point, TimeChart, chart_from_json
 from mlguard.wording import estimate, moment, number, printable
 
 if TYPE_CHECKING:
-    from mlguard.registry import Registry
+    from mlguard.registry import Event, Registry
+    from mlguard.results import MonitorResult
 
 #: Kinds of mail that are about one figure.
 KINDS = frozenset({"rolled_back", "default_output", "frozen", "alert", "cleared"})
@@ -77,6 +78,29 @@ def figure_over_time(registry: Registry, facts: Mapping[str, Any]) -> Chart | No
         # A monitor's name stands for several figures: show the one that is furthest out.
         worst = max(mine, key=lambda pair: (pair[1].verdict.severity, pair[0]))[1]
         mine = [(at, one) for at, one in mine if (one.id, one.subject) == (worst.id, worst.subject)]
+    return recorded_chart(mine, registry.events(app, limit=400), name)
+
+
+def recorded_chart(
+    recorded: Sequence[tuple[float, MonitorResult]], events: Iterable[Event], name: str = ""
+) -> TimeChart | None:
+    """Return one figure over time, as its monitor recorded it.
+
+    Parameters
+    ----------
+    recorded : sequence of (float, MonitorResult)
+        Verdicts on one figure, with the time of each; those without a number are left out.
+    events : iterable of Event
+        The audit trail: moves and incidents become marks.
+    name : str
+        What people call the figure; default: its check.
+
+    Returns
+    -------
+    TimeChart or None
+        None where fewer than two verdicts have a number.
+    """
+    mine = [(at, one) for at, one in recorded if _finite(one.value) is not None]
     mine = sorted(mine, key=lambda pair: pair[0])[-POINTS:]
     if len(mine) < 2:  # noqa: PLR2004 - one point is no line
         return None
@@ -91,16 +115,19 @@ def figure_over_time(registry: Registry, facts: Mapping[str, Any]) -> Chart | No
         for at, one in mine
     )
     last = mine[-1][1]
+    name = name or last.id
     since = min(one.at for one in points)
-    marks = [one for one in marks_of(registry.events(app, limit=400)) if one.at >= since]
+    marks = [one for one in marks_of(events) if one.at >= since]
     label = printable(name if not last.subject else f"{name} of {last.subject}", 100)
     highest = max(points, key=lambda one: one.value or 0.0)
     said = estimate(highest.value, (highest.low, highest.high), highest.n)
     limit = _finite(last.limit)
     over = limit is not None and (highest.value or 0.0) > limit
     return TimeChart(
-        title=f"{label} went up to {number(highest.value)}"
-        + (f", over its limit of {number(limit)}" if over else ""),
+        title=f"{label} went up to {number(highest.value)}, over its limit of {number(limit)}"
+        if over
+        else f"{label} was {number(highest.value)} at most"
+        + ("" if limit is None else f"; its limit is {number(limit)}"),
         alt=f"{label} over time, highest {said} around {moment(highest.at)}"
         + (f"; limit {number(limit)}." if limit is not None else "."),
         metric=label,

@@ -4,6 +4,8 @@
     writes the files that are named, each whole or not at all;
 ``{"task": "pictures", "charts": […], "width": 440}``
     answers ``{"pictures": [{"png": base64, "title", "alt"}, …]}``;
+``{"task": "svg", "charts": [{"chart": …, "width": 340}, …]}``
+    answers ``{"svg": [text, …]}``;
 ``{"task": "evidently", "reference": path, "current": path, "html": path}``
     lets Evidently write its own report of two Parquet files.
 
@@ -66,6 +68,18 @@ def pictures(task: dict[str, Any]) -> dict[str, Any]:
     return {"pictures": drawn}
 
 
+def svg(task: dict[str, Any]) -> dict[str, Any]:
+    """Draw charts for a page that loads its pictures."""
+    return {
+        "svg": [
+            charts.draw(
+                chart_from_json(one["chart"]), medium="page", width=int(one["width"])
+            ).decode()
+            for one in task["charts"]
+        ]
+    }
+
+
 def evidently(task: dict[str, Any]) -> dict[str, Any]:
     """Let Evidently write its report."""
     from mlguard.reports.evidently_report import write
@@ -74,7 +88,7 @@ def evidently(task: dict[str, Any]) -> dict[str, Any]:
     return {"files": [str(task["html"])]}
 
 
-_TASKS = {"report": report, "pictures": pictures, "evidently": evidently}
+_TASKS = {"report": report, "pictures": pictures, "svg": svg, "evidently": evidently}
 
 
 def main() -> int:

@@ -205,7 +205,7 @@ def test_the_page(two_versions):
     assert page.headers["content-type"].startswith("text/html")
     assert "default-src 'none'" in page.headers["content-security-policy"]
     assert "new serves" in page.text
-    assert "nothing serves yet" in page.text
+    assert "has never been deployed" in page.text
     assert f"{two_versions}/app/predict" in page.text
     command = html.unescape(re.search(r"<pre>(curl.*?)</pre>", page.text)[1])
     body = shlex.split(command)[4]
