@@ -62,6 +62,7 @@ def main() -> None:
             moving,
             rehearsing,
             running,
+            samples,
             starting,
             steering,
             suggesting,
@@ -73,7 +74,7 @@ def main() -> None:
         # Importing a module of commands adds them.
         for commands in (
             *(deploying, explaining, fairness, looking, moving, rehearsing),
-            *(running, starting, steering, suggesting, upkeep, waiving),
+            *(running, samples, starting, steering, suggesting, upkeep, waiving),
         ):
             assert commands.app is app
         _run(app)

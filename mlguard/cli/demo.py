@@ -49,8 +49,9 @@ def tell(run: Session, *, keep: Path | None) -> int:
     began = time.monotonic()
     with _folder(keep) as folder, run.steps("a project is written", total=STEPS) as steps:
         write_template("demo_project", folder)
-        story = _Story(run, Project(folder), steps)
+        story = Story(run, Project(folder), steps)
         story.tell()
+        story.report()
         kept = story.keep(Path.cwd() / KEPT)
     run.say(["", f"  Told in {time.monotonic() - began:.0f} s. Left behind:"])
     run.say([f"    {path}" for path in kept])
@@ -70,13 +71,32 @@ def _folder(keep: Path | None) -> Iterator[Path]:
         yield Path(scratch)
 
 
-class _Story:
-    """One telling."""
+class Story:
+    """One telling.
 
-    def __init__(self, run: Session, project: Project, steps: Steps) -> None:
+    Parameters
+    ----------
+    run : Session
+        Where to print.
+    project : Project
+        The demo's project, just written.
+    steps : Steps
+        Told what is going on.
+    at_the_end : callable, optional
+        Called with the server's URL when all has happened and the server still runs.
+    """
+
+    def __init__(
+        self,
+        run: Session,
+        project: Project,
+        steps: Steps,
+        at_the_end: Callable[[str], None] = lambda _: None,
+    ) -> None:
         self.run = run
         self.project = project
         self.steps = steps
+        self.at_the_end = at_the_end
         self.models = project.root / "serving" / APP
 
     def tell(self) -> None:
@@ -102,7 +122,11 @@ class _Story:
             self._chapter("5. Back to the version before, by itself, and people are told")
             self._tell_rollback()
             self._ask(url)
-            self._wait(lambda: bool(self._mails()), "the mail is written")
+            self._wait(lambda: bool(self.mails()), "the mail is written")
+            self.at_the_end(url)
+
+    def report(self) -> None:
+        """Write the report of the day, with Evidently's beside it."""
         self.steps("the report is drawn")
         self.project.report(APP, window="1d", progress=self.steps)
 
@@ -154,7 +178,7 @@ class _Story:
             name = "evidently.html" if source.name.endswith(".evidently.html") else "report.html"
             kept.append(Path(shutil.copyfile(source, folder / name)))
         kept += [
-            Path(shutil.copyfile(source, folder / "rollback.eml")) for source in self._mails()[:1]
+            Path(shutil.copyfile(source, folder / "rollback.eml")) for source in self.mails()[:1]
         ]
         return [path.relative_to(Path.cwd()) for path in kept]
 
@@ -179,7 +203,8 @@ class _Story:
         active = self.project.registry.app(APP).active
         return active is not None and active.name == "v1"
 
-    def _mails(self) -> list[Path]:
+    def mails(self) -> list[Path]:
+        """Return the mail about the rollback, where it has been written."""
         return sorted((self.project.settings.state_dir / "outbox").glob("*rolled*"))
 
     # --- the server ----------------------------------------------------------------------
