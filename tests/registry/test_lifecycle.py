@@ -260,7 +260,7 @@ def test_blocking_keeps_the_pointer_and_unblocking_needs_it():
         blocking(scene(None, launched=False))
 
 
-@pytest.mark.parametrize("serving", [None, *ACTIVE])
+@pytest.mark.parametrize("serving", [None, *sorted(ACTIVE)])
 def test_no_move_ever_leaves_two_active_versions(serving):
     """Replaying the steps of any move, at every point at most one version is active."""
     active = None if serving is None else replace(LIVE, state=serving)
