@@ -13,12 +13,20 @@ from mlguard.cli.session import Session, session
 
 if TYPE_CHECKING:
     from mlguard.cli.terminal import Line
+    from mlguard.serving.ahead import FrontAhead
 
 
-def _serve(run: Session, *, host: str | None, port: int | None, monitors: bool) -> None:
+def _serve(
+    run: Session,
+    *,
+    host: str | None,
+    port: int | None,
+    monitors: bool,
+    ahead: FrontAhead | None = None,
+) -> None:
     from mlguard.cli.serving import serve_project
 
-    run.end(serve_project(run, host=host, port=port, monitors=monitors))
+    run.end(serve_project(run, host=host, port=port, monitors=monitors, ahead=ahead))
 
 
 @app.command()
@@ -57,7 +65,14 @@ def serve(
 ) -> None:
     """Serve what is live, and watch it."""
     with session("serve", project=project, json=False, quiet=quiet, no_color=no_color) as run:
-        _serve(run, host=host, port=port, monitors=monitors)
+        # Before anything else: it has more to import than this process, and begins at once.
+        from mlguard.serving.ahead import FrontAhead
+
+        ahead = FrontAhead("mlguard.server_app")
+        try:
+            _serve(run, host=host, port=port, monitors=monitors, ahead=ahead)
+        finally:
+            ahead.close()
 
 
 @app.command()

@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 import shlex
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mlguard.cli.session import Session
 from mlguard.cli.terminal import Line
 from mlguard.config import ProjectSettings
 from mlguard.registry import Mode, Version
+
+if TYPE_CHECKING:
+    from mlguard.serving.ahead import FrontAhead
 
 #: Kinds of a feature that are written as a number in an example.
 _NUMBERS = ("number", "integer")
@@ -31,7 +34,14 @@ def check_port(settings: ProjectSettings, *, host: str | None, port: int | None)
         listen(host or settings.server.host, wanted).close()
 
 
-def serve_project(run: Session, *, host: str | None, port: int | None, monitors: bool) -> int:
+def serve_project(
+    run: Session,
+    *,
+    host: str | None,
+    port: int | None,
+    monitors: bool,
+    ahead: FrontAhead | None = None,
+) -> int:
     """Serve until Ctrl-C or SIGTERM; print how to ask when the first answer is possible."""
     from mlguard.serving.supervisor import serve
 
@@ -43,6 +53,7 @@ def serve_project(run: Session, *, host: str | None, port: int | None, monitors:
         host=host,
         port=port,
         monitors=watcher if monitors else None,
+        ahead=ahead,
         on_ready=lambda url: run.say(ready_lines(run, url, monitors=monitors)),
     )
 

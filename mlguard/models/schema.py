@@ -11,8 +11,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Self
 
-import numpy as np
-
 from mlguard.config import AppSettings, InputType
 from mlguard.data.frames import select_columns
 from mlguard.data.schema import Feature, Kind, infer_schema
@@ -180,6 +178,9 @@ def _numeric(feature: Feature, kind: Kind, input_type: InputType) -> Feature:
 def _classes(estimator: Any, frame: pd.DataFrame, settings: AppSettings) -> tuple[Any, ...] | None:
     if settings.app.task == "regression":
         return None
+    # Imported here: whoever only reads a schema, as a supervisor does, counts nothing.
+    import numpy as np
+
     fitted = getattr(estimator, "classes_", None)
     if isinstance(fitted, np.ndarray):
         return tuple(fitted.tolist())

@@ -39,5 +39,6 @@ One file, one idea::
     embedded       one version behind real HTTP
     front          one front-end process
     listening      the socket, and who holds a taken port
+    ahead          a front end that imports while the settings are read
     supervisor     socket, front ends, watcher
 """

@@ -274,6 +274,7 @@ def run(arguments: Sequence[str], create_app: Callable[[Front], FastAPI]) -> int
     listener = socket.socket(fileno=options.fd)
 
     def tell_ready() -> None:
+        gc.enable()  # it is off while a front end that was begun ahead comes up
         # The pipe may be full, or the supervisor gone: then nobody needs to know.
         with contextlib.suppress(OSError):
             os.write(options.ready_fd, b"ready\n")

@@ -31,6 +31,7 @@ from typing import TYPE_CHECKING
 
 from mlguard.config import ProjectSettings
 from mlguard.errors import ConfigError, MlguardError
+from mlguard.serving.ahead import FrontAhead
 from mlguard.serving.listening import listen
 
 if TYPE_CHECKING:
@@ -94,6 +95,7 @@ def serve(
     monitors: Sequence[str] | None = None,
     on_ready: Callable[[str], None] | None = None,
     front: Sequence[str] | None = None,
+    ahead: FrontAhead | None = None,
     stop: threading.Event | None = None,
 ) -> int:
     """Serve a project until SIGTERM or SIGINT.
@@ -110,6 +112,8 @@ def serve(
         Called once with the URL when the first front end answers.
     front : sequence of str, optional
         Command of a front end, which gets its options appended.
+    ahead : FrontAhead, optional
+        The first front end, where it was begun already; later ones are started by ``front``.
     stop : threading.Event, optional
         Ends the server when set, like SIGTERM.
 
@@ -144,8 +148,8 @@ def serve(
         with stopping:
             for number in range(project.server.processes):
                 options = ["--root", str(project.root), "--url", url, "--parent", str(os.getpid())]
-                options += ["--fd", str(listener.fileno()), "--ready-fd", str(write_end)]
-                start = _front(command + options, (listener.fileno(), write_end), environment)
+                handed = {"--fd": listener.fileno(), "--ready-fd": write_end}
+                start = _front(command, options, handed, environment, ahead)
                 children.append(_Child(f"front end {number + 1}", start))
             answered = _until_ready(children, read_end, stopping)
             if monitors is not None and answered:
@@ -160,6 +164,8 @@ def serve(
             _finish(children, stopping)
     finally:
         listener.close()
+        if ahead is not None:
+            ahead.close()
         os.close(read_end)
         os.close(write_end)
         for child in children:
@@ -235,12 +241,19 @@ def _dies_with_parent() -> Callable[[], None]:
 
 
 def _front(
-    command: list[str], handed: tuple[int, int], environment: dict[str, str]
+    command: list[str],
+    options: list[str],
+    handed: dict[str, int],
+    environment: dict[str, str],
+    ahead: FrontAhead | None,
 ) -> Callable[[], subprocess.Popen[bytes]]:
+    words = [word for option, number in handed.items() for word in (option, str(number))]
+
     def start() -> subprocess.Popen[bytes]:
-        return subprocess.Popen(  # noqa: S603 - our own module, no shell
-            command,
-            pass_fds=handed,
+        begun = ahead.take(options, handed, environment) if ahead is not None else None
+        return begun or subprocess.Popen(  # noqa: S603 - our own module, no shell
+            command + options + words,
+            pass_fds=tuple(handed.values()),
             stdin=subprocess.DEVNULL,
             process_group=0,
             env=environment,

@@ -74,6 +74,39 @@ def test_the_front_end_loads_no_judging_library():
     )
 
 
+def test_the_front_end_loads_no_library_before_it_is_needed():
+    """Migrations, runtimes, logs and buckets wait for the first who needs them: start-up is
+    imports, so each of these would be waited for by whoever restarts a server."""
+    found = loaded("import mlguard.server_app")
+    late = {"alembic", "fsspec", "onnxruntime", "psutil", "psycopg", "pyarrow", "river", "scipy"}
+    assert not late & found
+
+
+def test_a_front_end_that_is_begun_ahead_loads_what_it_will_need():
+    """What is imported before the orders come is a part of what is imported anyway."""
+    code = (
+        "import importlib\n"
+        "from mlguard.serving.ahead import LIBRARIES\n"
+        "for name in LIBRARIES: importlib.import_module(name)"
+    )
+    front = "import mlguard.server_app, mlguard.serving.uvicorn_server, uvloop"
+    ahead = loaded(code)
+    assert ahead <= loaded(front) | {"mlguard.serving.ahead", "runpy"}
+    # It reads the environment when it is imported, and that is not known yet.
+    assert "prometheus_client" not in ahead
+
+
+def test_beginning_a_front_end_ahead_costs_nothing_itself():
+    """What starts it is loaded before anything else, so it loads nothing else."""
+    assert not (HEAVY | {"pydantic", "numpy"}) & loaded("import mlguard.serving.ahead")
+
+
+def test_the_supervisor_waits_for_no_library():
+    """Until the first answer it needs the settings and a socket, and no database."""
+    found = loaded("import mlguard.cli.serving, mlguard.project, mlguard.serving.supervisor")
+    assert not (HEAVY | {"numpy"}) & found
+
+
 def test_the_watcher_loads_no_drawing_library():
     """The process that judges live traffic draws nothing itself."""
     found = loaded("import mlguard.deploy.monitoring")
