@@ -473,6 +473,16 @@ FINDINGS = {
         "moved further"
     },
     "label_drift": {"label_drift.distribution": "distance of the labels"},
+    "estimated_performance": {
+        "estimated_performance.estimate": "accuracy, F1 or AUC expected from the scores"
+    },
+    "estimated_performance.hindsight": {
+        "estimated_performance.hindsight": "the same figure by labels, against the estimate"
+    },
+    "requests": {
+        "requests.unusual": "share of rows with a value unlike the reference's",
+        "requests.refused": "share of requests that were refused as malformed",
+    },
     "service": {
         "service.model_errors": "share of valid rows on which the model gave no prediction",
         "service.default_ratio": "share of valid rows that got the default output",

@@ -34,6 +34,7 @@ from mlguard.models.bundle import serving_sha256
 if TYPE_CHECKING:
     from mlguard.deploy.backtest import Backtested
     from mlguard.deploy.calibrate_figures import Calibrated
+    from mlguard.deploy.erasing import Erased
     from mlguard.deploy.explanation import Explanation
     from mlguard.deploy.fairness import Examined
     from mlguard.deploy.history import History
@@ -1013,6 +1014,90 @@ class Project:
         if name is not None:
             self.app(name)
         if once:
+    def erase(
+        self,
+        name: str,
+        *,
+        query_id: int | None = None,
+        uid: str | None = None,
+        reason: str = "",
+        dry_run: bool = False,
+    ) -> Erased:
+        """Remove a prediction, or all of a caller's, from the prediction log and the labels.
+
+        Parameters
+        ----------
+        name : str
+            Name of the app.
+        query_id : int, optional
+            One prediction.
+        uid : str, optional
+            All that was asked with this ``uid``.
+        reason : str
+            Why; the audit trail keeps it.
+        dry_run : bool
+            Count; change nothing.
+
+        Raises
+        ------
+        UsageError
+            If not exactly one of ``query_id`` and ``uid`` is given.
+        """
+        from mlguard.deploy.erasing import erase
+
+        self._seen(name)
+        return erase(
+            self.settings,
+            self.registry,
+            name,
+            query_id=query_id,
+            uid=uid,
+            reason=reason,
+            dry_run=dry_run,
+        )
+
+    # --- mail ----------------------------------------------------------------------------
+
+    def test_notifiers(self, to: Sequence[str] | None = None) -> Tested:
+        """Send a test message to every recipient, and say for each what happened.
+
+        Parameters
+        ----------
+        to : sequence of str, optional
+            To these instead: addresses, or ``"webhook"``.
+        """
+        from mlguard.deploy.mailing import try_notifiers
+        from mlguard.registry.store import recipients_of
+
+        recipients = tuple(to) if to else recipients_of(self.settings)
+        key = f"{int(self.clock() * 1000):x}"
+        return try_notifiers(self.settings, recipients, key=key, now=self.clock())
+
+    def outbox(self, *, everything: bool = False) -> Queue:
+        """Return the mail that waits or is dead, and what each waits for.
+
+        Parameters
+        ----------
+        everything : bool
+            The newest hundred, also what was sent.
+        """
+        from mlguard.deploy.mailing import outbox_list
+
+        return outbox_list(self.settings, self.registry, everything=everything, now=self.clock())
+
+    def retry_mail(self, mail_id: int) -> Queue:
+        """Give a mail that is dead or waits another chance, with the next pass."""
+        from mlguard.deploy.mailing import outbox_retry
+
+        return outbox_retry(self.registry, mail_id, now=self.clock())
+
+    def drop_mail(self, mail_id: int, *, reason: str) -> Queue:
+        """Take a mail that is dead or waits out of the queue; it is never sent."""
+        from mlguard.deploy.mailing import outbox_drop
+
+        self._reason(reason)
+        return outbox_drop(self.registry, mail_id, reason, now=self.clock())
+
             return monitor_once(self.settings, self.registry, only=name, clock=self.clock)
         monitor_forever(self.settings, self.registry, only=name, clock=self.clock)
         return None

@@ -21,6 +21,8 @@ key                meaning
 ``class_counts``   how often each class occurs among the labels
 ``predicted``      how often each was predicted
 ``target``         of a regression, the profile of its labels
+``estimation``     of a classifier of two classes with scores: ``calibration``, what its scores
+                   meant on the test part, and ``figures``, per metric ``value`` and ``error``
 ================== ========================================================================
 """
 
@@ -100,7 +102,38 @@ def reference_document(subject: Subject) -> dict[str, Any]:
         "target": FeatureProfile.reference(truth.astype(float), "number").to_json()
         if regression
         else None,
+        "estimation": _estimation(truth, answers, classes),
     }
+
+
+def _estimation(truth: np.ndarray, answers: Any, classes: list[Any] | None) -> dict[str, Any]:
+    """Return what performance is estimated from where no labels are; empty where it cannot be."""
+    import numpy as np
+
+    from mlguard.stats.estimated import (
+        ESTIMATED,
+        calibrate,
+        estimate_performance,
+        realised_performance,
+    )
+
+    scores = answers.scores
+    two = classes is not None and len(classes) == 2  # noqa: PLR2004
+    if classes is None or not two or scores is None or scores.ndim != 1:
+        return {}
+    if not np.isfinite(scores).all():
+        return {}
+    of_two = np.full(len(truth), classes[-1], dtype=object)
+    positive, answered = equal_labels(truth, of_two), equal_labels(answers.labels, of_two)
+    calibration = calibrate(scores, positive)
+    chances = calibration.probabilities(scores)
+    figures = {}
+    for metric in ESTIMATED:
+        value = realised_performance(positive, answered, scores, metric)
+        error = estimate_performance(chances, answered, metric).error
+        if np.isfinite(value) and np.isfinite(error):
+            figures[metric] = {"value": value, "error": error}
+    return {"calibration": calibration.to_json(), "figures": figures}
 
 
 def _columns(subject: Subject) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -205,6 +205,31 @@ class LabelStore:
             found = connection.scalar(first)
             return (connection.scalar(last) or 0) if found is None else int(found) - 1
 
+    def erase(self, query_ids: Iterable[int]) -> int:
+        """Remove the labels of some predictions for ever; return how many there were.
+
+        What refused labels said of them goes as well.  Places in the order of arrival are not
+        given out again, so nobody who reads by a cursor misses a label.
+        """
+        ids = sorted({int(one) for one in query_ids})
+        parts = [ids[at : at + _IDS_PER_QUERY] for at in range(0, len(ids), _IDS_PER_QUERY)]
+        found = 0
+        with self._guarded("erase labels"), self._writing() as connection:
+            # Freed pages are overwritten, not only forgotten.
+            connection.exec_driver_sql("PRAGMA secure_delete=ON")
+            for part in parts:
+                gone = sa.delete(_LABELS).where(_LABELS.c.query_id.in_(part))
+                found += connection.execute(gone).rowcount
+                connection.execute(sa.delete(_CONFLICTS).where(_CONFLICTS.c.query_id.in_(part)))
+        if found:
+            with self._guarded("erase labels"), self._engine.connect() as connection:
+                # The log of the database still holds the pages as they were.
+                connection.commit()
+                connection.connection.driver_connection.execute(  # type: ignore[union-attr]
+                    "PRAGMA wal_checkpoint(TRUNCATE)"
+                )
+        return found
+
     def conflicts(self) -> int:
         """Return how many labels were refused because another was there first."""
         return self._count(_CONFLICTS)

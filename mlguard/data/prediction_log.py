@@ -20,7 +20,7 @@ Rules:
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -37,6 +37,7 @@ from mlguard.data.log_columns import (
     feature_column,
     scalar,
 )
+from mlguard.data.log_erasing import ErasedRows, rewrite_without, without
 from mlguard.data.log_segments import Segment, read_stream, recover, use_parquet
 from mlguard.data.mirrored import is_mirrored
 
@@ -198,6 +199,7 @@ class PredictionLog:
     def __init__(self, root: Path | str) -> None:
         self.root = Path(root)
         self._ranges: dict[Path, dict[str, tuple[Any, Any]]] = {}
+        self._erased: dict[str, ErasedRows] = {}
 
     def writer(
         self,
@@ -261,7 +263,7 @@ class PredictionLog:
         DataError
             If a closed segment is damaged.
         """
-        wanted = _Wanted(generation, since, until, query_ids)
+        wanted = _Wanted(generation, since, until, query_ids, self._gone(app).ids())
         tables = [
             table
             for folder in self._folders(app, version_id)
@@ -298,6 +300,8 @@ class PredictionLog:
         removed = 0
         for one in self.apps() if app is None else [app]:
             self.recover(one)
+            self._erase_closed(one)
+            self._gone(one).forget(older_than)
             for folder in self._folders(one, None):
                 for path in folder.glob("*.parquet"):
                     newest = self._range(path)["time"][1]
@@ -306,6 +310,70 @@ class PredictionLog:
                         self._ranges.pop(path, None)
                         removed += 1
         return removed
+
+    def ids_of(self, app: str, *, uid: str) -> list[int]:
+        """Return the query ids of one caller's rows, those shown to mirrors as well; sorted.
+
+        Rows that were written without their ``uid`` (``redact``) cannot be found by it.
+        """
+        import pyarrow.compute as pc
+
+        wanted = _Wanted(None, None, None, None, self._gone(app).ids())
+        found: set[int] = set()
+        for folder in self._folders(app, None):
+            for table in self._read_folder(folder, wanted):
+                mine = table.filter(pc.equal(table["uid"], array([uid], pa.string())[0]))
+                found.update(mine["query_id"].to_pylist())
+        return sorted(found)
+
+    def count(self, app: str, query_ids: Collection[int]) -> int:
+        """Return how many rows some predictions have, those shown to mirrors as well."""
+        wanted = _Wanted(None, None, None, sorted(query_ids), self._gone(app).ids())
+        return sum(
+            table.num_rows
+            for folder in self._folders(app, None)
+            for table in self._read_folder(folder, wanted)
+        )
+
+    def erase(self, app: str, query_ids: Collection[int], *, at: float) -> int:
+        """Remove rows for ever; return how many.
+
+        Parameters
+        ----------
+        app : str
+            Whose.
+        query_ids : collection of int
+            Of which predictions.
+        at : float
+            Now, seconds since the epoch.
+
+        Returns
+        -------
+        int
+            Rows that can be read no more.  Those that a live server has in its growing segment
+            leave the disk when that is closed.
+        """
+        found = self.count(app, query_ids)
+        if found:
+            self._gone(app).add(query_ids, at)
+            self.recover(app)
+            self._erase_closed(app)
+        return found
+
+    def _erase_closed(self, app: str) -> None:
+        gone = self._gone(app).ids()
+        if not gone:
+            return
+        wanted = _Wanted(None, None, None, sorted(gone))
+        for folder in self._folders(app, None):
+            for path in sorted(folder.glob("*.parquet")):
+                if wanted.may_be_in(self._range(path)) and rewrite_without(path, gone):
+                    self._ranges.pop(path, None)
+
+    def _gone(self, app: str) -> ErasedRows:
+        if app not in self._erased:
+            self._erased[app] = ErasedRows(self.root / app)
+        return self._erased[app]
 
     def _folder(self, app: str, version_id: int | str) -> Path:
         return self.root / app / str(version_id)
@@ -378,6 +446,7 @@ class _Wanted:
     since: float | None
     until: float | None
     query_ids: Sequence[int] | None
+    erased: frozenset[int] = frozenset()
 
     def may_be_in(self, ranges: Mapping[str, tuple[Any, Any]]) -> bool:
         """Tell whether a segment with these ranges can hold a wanted row."""
@@ -399,6 +468,7 @@ class _Wanted:
         """Return the wanted rows of a table."""
         import pyarrow.compute as pc
 
+        table = without(table, self.erased)
         conditions = []
         if self.generation is not None:
             conditions.append(pc.equal(table["generation"], scalar(self.generation, pa.int64())))

@@ -15,8 +15,9 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
+from itertools import repeat
 from typing import Any, Literal, Self
 
 import numpy as np
@@ -81,6 +82,7 @@ class FeatureProfile:
     low: float = math.inf
     high: float = -math.inf
     rare: frozenset[str] = frozenset()
+    _places: dict[str | None, int] = field(default_factory=dict, init=False, repr=False)
 
     @property
     def n(self) -> int:
@@ -151,11 +153,54 @@ class FeatureProfile:
             None and NaN are missing; infinite numbers fall into the outermost cells and are
             left out of the moments.
         """
+        return self.count(values)[0]
+
+    def count(self, values: npt.ArrayLike) -> tuple[Self, npt.NDArray[np.bool_]]:
+        """Return the counts of another column on this grid, and which of its cells are unusual.
+
+        Parameters
+        ----------
+        values : array_like of shape (n_rows,)
+            As in :meth:`summarise`.
+
+        Returns
+        -------
+        counts : FeatureProfile
+            As from :meth:`summarise`.
+        unusual : ndarray of bool, shape (n_rows,)
+            Missing where the reference never was, outside its range, or a category that it
+            never had.
+        """
         if self.shape == "category":
-            return self._categories_of(values)
+            places = self._places_of(values)
+            present = places[places >= 0]
+            counts = np.bincount(present, minlength=len(self.categories) + 2).astype(np.int64)
+            found = type(self)(
+                "category",
+                self.edges,
+                self.categories,
+                counts,
+                missing=int(places.size - present.size),
+                rare=self.rare,
+            )
+            unseen = places == len(self.categories) + 1
+            return found, unseen if self.missing else unseen | (places < 0)
         numbers = _numbers(values)
-        present = numbers[~np.isnan(numbers)]
-        cells = np.searchsorted(self.edges, present, side="left")
+        absent = np.isnan(numbers)
+        cells = np.searchsorted(self.edges, numbers, side="left")
+        unusual = np.zeros(numbers.size, np.bool_)
+        if self.edges.size:
+            unusual = np.asarray((cells == 0) | (cells == len(self.edges)))
+        if not absent.any():
+            return self._numbers_of(numbers, cells, 0), unusual
+        # Searching sorts NaN behind everything, which says nothing of it.
+        unusual = unusual & ~absent if self.missing else unusual | absent
+        there = np.flatnonzero(~absent)
+        return self._numbers_of(numbers[there], cells[there], int(absent.sum())), unusual
+
+    def _numbers_of(
+        self, present: npt.NDArray[np.float64], cells: npt.NDArray[np.intp], missing: int
+    ) -> Self:
         finite = present[np.isfinite(present)]
         with np.errstate(over="ignore"):  # numbers near the largest float have no squares
             distance = finite - self.shift
@@ -165,7 +210,7 @@ class FeatureProfile:
             self.edges,
             (),
             np.bincount(cells, minlength=len(self.edges) + 1).astype(np.int64),
-            missing=int(numbers.size - present.size),
+            missing=missing,
             shift=self.shift,
             total=total,
             squares=squares,
@@ -173,17 +218,18 @@ class FeatureProfile:
             high=float(finite.max()) if finite.size else -math.inf,
         )
 
-    def _categories_of(self, values: npt.ArrayLike) -> Self:
-        seen = Counter(_texts(values))
-        missing = seen.pop(None, 0)
-        counts = np.zeros(len(self.categories) + 2, np.int64)
-        for place, key in enumerate(self.categories):
-            counts[place] = seen.pop(key, 0)
-        counts[-2] = sum(seen.pop(key, 0) for key in self.rare & seen.keys())
-        counts[-1] = seen.total()
-        return type(self)(
-            "category", self.edges, self.categories, counts, missing=missing, rare=self.rare
-        )
+    def _places_of(self, values: npt.ArrayLike) -> npt.NDArray[np.int64]:
+        """Return the cell of each value: named, then the rare ones', then unseen; -1: missing."""
+        places = self._places
+        unseen = len(self.categories) + 1
+        if not places:
+            places.update(dict.fromkeys(self.rare, unseen - 1))
+            places.update({key: place for place, key in enumerate(self.categories)})
+            places[None] = -1
+        column: Any = values if isinstance(values, (list, tuple)) else None
+        if column is None or not set(map(type, column)) <= {str, type(None)}:
+            column = _texts(values)
+        return np.fromiter(map(places.get, column, repeat(unseen)), np.int64, len(column))
 
     def merge(self, other: Self) -> Self:
         """Return the summary of both parts together.
@@ -264,13 +310,22 @@ class Profile:
         passed them as a column.
     n_rows : int
         Rows summarised.
+    n_unusual : int
+        Rows with a value that is unlike the reference: outside its range, a category that it
+        never had, or missing where it never was.  Scores are not looked at.
     """
 
     features: dict[str, FeatureProfile] = field(default_factory=dict)
     n_rows: int = 0
+    n_unusual: int = 0
 
     def __getitem__(self, name: str) -> FeatureProfile:
         return self.features[name]
+
+    def only(self, names: Collection[str]) -> Self:
+        """Return the same counts of some of the columns; names that it lacks are ignored."""
+        kept = {name: one for name, one in self.features.items() if name in names}
+        return type(self)(kept, self.n_rows, self.n_unusual)
 
     @classmethod
     def reference(
@@ -314,10 +369,13 @@ class Profile:
         """
         n_rows = _length(columns)
         absent = np.full(n_rows, None, dtype=object)
-        features = {
-            name: one.summarise(columns.get(name, absent)) for name, one in self.features.items()
-        }
-        return type(self)(features, n_rows)
+        features = {}
+        unusual = np.zeros(n_rows, np.bool_)
+        for name, one in self.features.items():
+            features[name], odd = one.count(columns.get(name, absent))
+            if name in columns and name != SCORE:
+                unusual |= odd
+        return type(self)(features, n_rows, int(unusual.sum()))
 
     def merge(self, other: Self) -> Self:
         """Return the summary of both parts together.
@@ -330,12 +388,12 @@ class Profile:
         if self.features.keys() != other.features.keys():
             raise ValueError("two summaries merge only with the same columns")
         features = {name: one.merge(other.features[name]) for name, one in self.features.items()}
-        return type(self)(features, self.n_rows + other.n_rows)
+        return type(self)(features, self.n_rows + other.n_rows, self.n_unusual + other.n_unusual)
 
     def to_json(self) -> dict[str, Any]:
         """Return the profile as strict JSON values."""
         features = {name: one.to_json() for name, one in self.features.items()}
-        return {"n_rows": self.n_rows, "features": features}
+        return {"n_rows": self.n_rows, "n_unusual": self.n_unusual, "features": features}
 
     @classmethod
     def from_json(cls, document: Mapping[str, Any]) -> Self:
@@ -343,11 +401,14 @@ class Profile:
         features = {
             name: FeatureProfile.from_json(one) for name, one in document["features"].items()
         }
-        return cls(features, document["n_rows"])
+        return cls(features, document["n_rows"], document.get("n_unusual", 0))
 
 
 def _length(columns: Mapping[str, npt.ArrayLike]) -> int:
-    lengths = {len(np.asarray(values)) for values in columns.values()}
+    lengths = {
+        len(values) if isinstance(values, (list, tuple)) else len(np.asarray(values))
+        for values in columns.values()
+    }
     if len(lengths) > 1:
         raise ValueError(f"columns of different length: {sorted(lengths)}")
     return lengths.pop() if lengths else 0

@@ -21,12 +21,10 @@ from typing import Any, ClassVar
 import numpy as np
 
 from mlguard.config import AppSettings, ServiceMonitor
+from mlguard.monitors.shares import N_MIN, judge_share
 from mlguard.monitors.window import WindowData
-from mlguard.results import Measurement, MonitorResult, Verdict
-from mlguard.stats.proportions import clopper_pearson_interval
+from mlguard.results import MonitorResult, Verdict
 
-#: Rows below which nothing is said.
-N_MIN = 20
 #: Explanations of a default answer that say nothing about the model (words of the HTTP contract).
 NOT_THE_MODEL = frozenset(
     {
@@ -106,40 +104,18 @@ class Service:
         words: str,
         next_step: str,
     ) -> MonitorResult:
-        n = int(window.valid.sum())
-        facts: dict[str, Any] = {
-            "id": f"service.{name}",
-            "limit": limit,
-            "n": n,
-            "n_min": N_MIN,
-            "window": window.window,
-            "version": window.version,
-        }
-        if n < N_MIN:
-            return MonitorResult(
-                verdict=Verdict.INCONCLUSIVE,
-                summary=f"{n} valid rows, {N_MIN} are needed",
-                reason="few",
-                **facts,
-            )
-        level = 1 - (1 - self.settings.confidence_level) / looks
-        low, high = clopper_pearson_interval(count, n, confidence_level=level)
-        value = count / n
-        if low > limit:
-            verdict, reason = Verdict.FAILED, "limit_exceeded"
-        elif value > limit:
-            verdict, reason = Verdict.WARNED, "not_proven"
-        else:
-            verdict, reason = Verdict.PASSED, ""
-        return MonitorResult(
-            verdict=verdict,
-            summary=f"{value:.1%} of {n} {words} ({low:.1%} to {high:.1%}), at most {limit:.1%}",
-            value=value,
-            interval=(low, high),
-            reason=reason,
-            next_step="" if verdict is Verdict.PASSED else next_step,
-            measurements=(Measurement(name=name, value=value, n=n, low=low, high=high),),
-            **facts,
+        return judge_share(
+            count,
+            int(window.valid.sum()),
+            limit=limit,
+            confidence_level=1 - (1 - self.settings.confidence_level) / looks,
+            words=words,
+            next_step=next_step,
+            facts={
+                "id": f"service.{name}",
+                "window": window.window,
+                "version": window.version,
+            },
         )
 
 

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from mlguard.data.labels import Label
+    from mlguard.data.profile import Profile
 
 #: Put by the log before the name of a feature that one of its own columns has too.
 _CLASHING = "feature:"
@@ -213,6 +214,20 @@ def window_data(
         arrived=np.array([np.nan if one is None else one.at for one in joined], dtype=np.float64),
         coverage=coverage,
     )
+
+
+def known_columns(
+    profile: Profile, columns: Mapping[str, npt.NDArray[Any]]
+) -> dict[str, npt.NDArray[Any]]:
+    """Return the columns that a reference's profile can count.
+
+    Times are logged as text, and the passing of time is no drift.
+    """
+    return {
+        name: columns[name]
+        for name, one in profile.features.items()
+        if name in columns and not (one.shape == "number" and columns[name].dtype == object)
+    }
 
 
 def _values(column: pa.ChunkedArray) -> npt.NDArray[Any]:

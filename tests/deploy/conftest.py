@@ -45,6 +45,8 @@ grace = "0s"
 window_rows = 500
 [monitor.fairness]
 enabled = false
+[monitor.requests]
+enabled = false
 """
 
 

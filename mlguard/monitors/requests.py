@@ -1,0 +1,172 @@
+"""``requests``: whether callers send rows that the version knows something about.
+
+``requests.unusual`` is the share of rows with a value unlike the reference: outside its range, a
+category that it never had, or missing where it never was.  A few of them come by chance (the
+largest of the next n values is larger than all n before it half the time), so what chance
+brings is added to the limit: 2 / (n + 1) for each number, and for each category the share of
+reference values that occur once (Good and Turing).  The summary names the columns.
+
+``requests.refused`` is the share of requests that were refused as malformed, which no row of the
+log tells of; it is judged where servers keep profiles (:mod:`mlguard.data.profile_log`).
+
+Both are the callers' doing and no fault of the model, so they alert and do no more unless
+``action`` says otherwise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from mlguard.config import AppSettings, RequestsMonitor
+from mlguard.monitors.shares import N_MIN, judge_share
+from mlguard.monitors.window import WindowData, known_columns
+from mlguard.results import Measurement, MonitorResult, Verdict, Window
+from mlguard.wording import share
+
+if TYPE_CHECKING:
+    from mlguard.data.profile import FeatureProfile, Profile
+
+#: Columns that the summary names.
+_NAMED = 3
+
+
+class Requests:
+    """Shares of unusual rows and of refused requests, held against their limits.
+
+    Parameters
+    ----------
+    settings : RequestsMonitor
+        ``[monitor.requests]``.
+    reference : mapping
+        The version's reference; its ``"profile"`` is read.
+    app : AppSettings
+        The app that is watched.
+    """
+
+    id: ClassVar[str] = "requests"
+    clock: ClassVar[str] = "rows"
+    sequential: ClassVar[bool] = False
+
+    def __init__(
+        self, settings: RequestsMonitor, reference: Mapping[str, Any], app: AppSettings
+    ) -> None:
+        self.settings = settings
+        self.app = app
+        self._reference = reference
+
+    @cached_property
+    def profile(self) -> Profile | None:
+        """The reference's profile; None where the version has none."""
+        from mlguard.data.profile import Profile
+
+        document = self._reference.get("profile")
+        return None if document is None else Profile.from_json(document)
+
+    def judge(self, window: WindowData) -> list[MonitorResult]:
+        """Judge a closed window by its rows."""
+        rows = window.take(window.valid)
+        current = None
+        if self.profile is not None and window.columns:
+            known = known_columns(self.profile, rows.columns)
+            current = self.profile.only(known).summarise(known)
+        return self.judge_profile(window.window, window.version, current, refused=None)
+
+    def judge_profile(
+        self, window: Window, version: str, current: Profile | None, *, refused: int | None
+    ) -> list[MonitorResult]:
+        """Judge a closed window by its profile.
+
+        Parameters
+        ----------
+        window : Window
+            Which rows it is of.
+        version : str
+            Who answered them.
+        current : Profile or None
+            Of the window's valid rows; None where no inputs are known.
+        refused : int or None
+            Requests that were refused meanwhile; None where nobody counted.
+        """
+        found = [self._unusual(window, version, current)]
+        if refused is not None:
+            found.append(
+                judge_share(
+                    refused,
+                    refused + window.n_rows,
+                    limit=self.settings.refused,
+                    confidence_level=self.settings.confidence_level,
+                    words="refused requests among them and the answered rows",
+                    next_step="see the callers' errors on /metrics and in the access log",
+                    facts={"id": "requests.refused", "window": window, "version": version},
+                )
+            )
+        return found
+
+    def _unusual(self, window: Window, version: str, current: Profile | None) -> MonitorResult:
+        facts: dict[str, Any] = {"id": "requests.unusual", "window": window, "version": version}
+        if self.profile is None or current is None:
+            what = "no reference profile" if self.profile is None else "no known inputs"
+            return MonitorResult(
+                verdict=Verdict.SKIPPED,
+                summary=f"not judged: the version has {what}",
+                reason="no_reference",
+                n=0,
+                n_min=N_MIN,
+                next_step=f"mlguard deploy {self.app.name}",
+                **facts,
+            )
+        from mlguard.data.profile import SCORE
+
+        odd = {
+            name: _odd(self.profile[name], one)
+            for name, one in current.features.items()
+            if name != SCORE and one.n_rows
+        }
+        worst = sorted((name for name in odd if odd[name]), key=lambda name: -odd[name])
+        by_chance = min(1.0, sum(_by_chance(self.profile[name]) for name in odd))
+        named = ", ".join(
+            f"{name} {share(odd[name] / current[name].n_rows)}" for name in worst[:_NAMED]
+        )
+        words = "rows with a value unlike the reference's" + (f": {named};" if named else "")
+        return judge_share(
+            current.n_unusual,
+            current.n_rows,
+            limit=min(1.0, self.settings.unusual + by_chance),
+            confidence_level=self.settings.confidence_level,
+            words=words,
+            next_step=f"mlguard report {self.app.name}",
+            facts=facts
+            | {
+                "measurements": tuple(
+                    Measurement(
+                        name="unusual",
+                        value=odd[name] / current[name].n_rows,
+                        n=current[name].n_rows,
+                        group=name,
+                    )
+                    for name in worst
+                ),
+                "details": {"by_chance": by_chance, "columns": worst},
+            },
+        )
+
+
+def _odd(reference: FeatureProfile, current: FeatureProfile) -> int:
+    """Count the cells of a column that are unlike the reference."""
+    found = 0 if reference.missing else current.missing
+    if reference.shape == "category":
+        return found + int(current.counts[-1])
+    if reference.edges.size:
+        found += int(current.counts[0] + current.counts[-1])
+    return found
+
+
+def _by_chance(reference: FeatureProfile) -> float:
+    """Return the share of unusual values that data like the reference has by chance."""
+    if not reference.n:
+        return 0.0
+    if reference.shape == "category":
+        return float((reference.counts == 1).sum()) / reference.n
+    return 2 / (reference.n + 1)
