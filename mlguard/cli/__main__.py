@@ -74,7 +74,7 @@ def main() -> None:
 
         # Importing a module of commands adds them.
         for commands in (
-            *(deploying, explaining, fairness, logging_rows, looking, mail, moving, rehearsing),
+            *(deploying, explaining, fairness, logging_rows, looking, moving, rehearsing),
             *(running, samples, starting, steering, suggesting, upkeep, waiving),
         ):
             assert commands.app is app
