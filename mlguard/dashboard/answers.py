@@ -177,7 +177,7 @@ def _now(status: AppStatus, condition: Condition, live: Live, held: str) -> Stor
         happened=f"All is within its limits on {app}.",
         serves="",
         why=f"{listed([one.id.replace('_', ' ') for one in judged])} "
-        f"{'is' if len(judged) == 1 else 'are'} within limits{rest}. {asked}.",
+        f"{'is' if len(judged) == 1 else 'are'} within limits{rest}.",
         did=f"No traffic was moved.{held}",
         next_step="Nothing is needed.",
     )

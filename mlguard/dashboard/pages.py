@@ -13,11 +13,14 @@ from typing import TYPE_CHECKING, Any
 
 from mlguard import wording
 from mlguard.dashboard.gallery import digest_of
-from mlguard.reports.markup import MAX_TEXT, TEMPLATES, style
+from mlguard.reports.markup import TEMPLATES, style
 from mlguard.wording import printable
 
 if TYPE_CHECKING:
     import jinja2
+
+#: Longest text from outside that a page shows; `mlguard history --json` has all of it.
+MAX_TEXT = 600
 
 _HERE = Path(__file__).parent
 _STATIC = {

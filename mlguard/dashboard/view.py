@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import shlex
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from mlguard.config import load_app
-from mlguard.dashboard.answers import Condition, condition_of, story_of
+from mlguard.dashboard.answers import (
+    BLIND,
+    DEFAULT_OUTPUT,
+    DEGRADED,
+    Condition,
+    condition_of,
+    story_of,
+)
 from mlguard.dashboard.live import Live, LiveFigures
 from mlguard.dashboard.series import Shown, by_group, key_of, over_time
 from mlguard.dashboard.source import Source
@@ -20,7 +28,7 @@ from mlguard.reports.card import Card, Check, build_card
 from mlguard.reports.happenings import happening
 from mlguard.reports.pictures import figure_over_time
 from mlguard.reports.view import Figure, Happening, Story
-from mlguard.results import GateDecision, Verdict
+from mlguard.results import CheckResult, GateDecision, MonitorResult, Verdict
 from mlguard.wording import count, moment
 
 if TYPE_CHECKING:
@@ -32,6 +40,8 @@ _DAY_S = 86400.0
 _BACK_S, _RESULTS = 14 * _DAY_S, 4000
 #: Versions, lines of history and incidents of one page.
 VERSIONS, HISTORY, INCIDENTS = 12, 40, 20
+#: Events on a version's way to traffic, which say nothing of what serves.
+_STEPS = frozenset({"registered", "verified", "gate_passed", "passed", "staged", "archived"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,7 +63,7 @@ class Summary:
     rollback_target : str or None
         Where a rollback would go.
     example : str
-        A command that asks it.
+        A command that asks it; empty where nothing serves.
     """
 
     app: str
@@ -110,6 +120,7 @@ class AppPage:
     more_versions: int
     incidents: tuple[Incident, ...]
     happenings: tuple[Happening, ...]
+    steps: tuple[Happening, ...]
     example: str
     settings: AppSettings | None = None
 
@@ -117,6 +128,15 @@ class AppPage:
     def drawn(self) -> list[Shown]:
         """All that is drawn."""
         return [*self.charts, *self.groups]
+
+    @property
+    def notices(self) -> tuple[str, ...]:
+        """Why a human is needed, beside what the headline says already."""
+        if self.condition is DEGRADED:
+            return self.status.degraded[1:]
+        told = {BLIND.key: "should have judged", DEFAULT_OUTPUT.key: "every request"}
+        said = told.get(self.condition.key)
+        return tuple(one for one in self.status.degraded if said is None or said not in one)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -193,10 +213,10 @@ class Views:
         return status, settings
 
     def _example(self, status: AppStatus, base_url: str) -> str:
-        import shlex
-
         active = status.state.active
-        row = self._source.example(None if active is None else active.manifest)
+        if active is None:
+            return ""
+        row = self._source.example(active.manifest)
         body = shlex.quote('{"input": ' + row + "}")
         return f"curl -X POST -d {body} {base_url.rstrip('/')}/{status.app}/predict"
 
@@ -249,7 +269,12 @@ class Views:
             versions=judged,
             more_versions=max(0, len(versions) - VERSIONS),
             incidents=tuple(registry.incidents(app)[:INCIDENTS]),
-            happenings=tuple(happening(one) for one in events[:HISTORY]),
+            happenings=tuple(
+                happening(one) for one in [e for e in events if e.kind not in _STEPS][:HISTORY]
+            ),
+            steps=tuple(
+                happening(one) for one in [e for e in events if e.kind in _STEPS][:HISTORY]
+            ),
             example=self._example(status, base_url),
             settings=settings,
         )
@@ -337,16 +362,16 @@ def _decision(registry: Registry, version: Version) -> GateDecision | None:
     return registry.decision_now(found[0]) if found else None
 
 
-def _gate_of(registry: Registry, version: Version) -> tuple:  # type: ignore[type-arg]
+def _gate_of(registry: Registry, version: Version) -> tuple[CheckResult, ...]:
     decision = _decision(registry, version)
     return () if decision is None else decision.results
 
 
-def _newest(results: Iterable[tuple[float, object]]) -> tuple[Figure, ...]:
+def _newest(results: Iterable[tuple[float, MonitorResult]]) -> tuple[Figure, ...]:
     """Return the newest verdict of each figure, worst first."""
     found: dict[str, Figure] = {}
     for at, one in sorted(results, key=lambda pair: -pair[0]):
-        found.setdefault(one.name, Figure.of(one, at))  # type: ignore[attr-defined,arg-type]
+        found.setdefault(one.name, Figure.of(one, at))
     return tuple(sorted(found.values(), key=lambda one: (-one.verdict.severity, one.name)))
 
 
