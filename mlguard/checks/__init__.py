@@ -27,6 +27,7 @@ if TYPE_CHECKING:
         assert_minimum_functionality,
     )
     from mlguard.checks.assert_data import assert_no_leakage, assert_no_pii
+    from mlguard.checks.assert_incident import assert_answers, assert_loss
     from mlguard.checks.asserts import (
         assert_beats,
         assert_expectations,
@@ -47,11 +48,13 @@ __all__ = [
     "JudgedModel",
     "Progress",
     "Subject",
+    "assert_answers",
     "assert_beats",
     "assert_calibrated",
     "assert_directional",
     "assert_expectations",
     "assert_invariant",
+    "assert_loss",
     "assert_minimum_functionality",
     "assert_no_gap",
     "assert_no_leakage",
@@ -69,11 +72,13 @@ _HOME = {
     "JudgedModel": "evidence",
     "Progress": "runner",
     "Subject": "evidence",
+    "assert_answers": "assert_incident",
     "assert_beats": "asserts",
     "assert_calibrated": "assert_behaviour",
     "assert_directional": "assert_behaviour",
     "assert_expectations": "asserts",
     "assert_invariant": "assert_behaviour",
+    "assert_loss": "assert_incident",
     "assert_minimum_functionality": "assert_behaviour",
     "assert_no_gap": "asserts",
     "assert_no_leakage": "assert_data",

@@ -58,6 +58,7 @@ def main() -> None:
             deploying,
             explaining,
             fairness,
+            incidents,
             logging_rows,
             looking,
             moving,
@@ -74,7 +75,7 @@ def main() -> None:
 
         # Importing a module of commands adds them.
         for commands in (
-            *(deploying, explaining, fairness, logging_rows, looking, moving, rehearsing),
+            *(deploying, explaining, fairness, incidents, logging_rows, looking, moving, rehearsing),
             *(running, samples, starting, steering, suggesting, upkeep, waiving),
         ):
             assert commands.app is app

@@ -162,7 +162,7 @@ def _features(
     """Return each input's furthest distance in terms of what is tolerated, worst first."""
     table = settings.monitor.data_drift
     tolerated = {"ks": table.ks, "psi": table.psi, "share_increase": table.missing}
-    told = []
+    told: list[dict[str, Any]] = []
     for result in [] if drift is None else drift.judge(after):
         for one in result.measurements:
             statistic, _, what = one.name.partition(" ")
@@ -179,10 +179,10 @@ def _features(
                     "n": one.n,
                 }
             )
-    told.sort(key=lambda one: -one["value"] / one["tolerated"])
+    told.sort(key=lambda figure: -figure["value"] / figure["tolerated"])
     furthest: dict[str, dict[str, Any]] = {}
-    for one in told:
-        furthest.setdefault(one["feature"], one)
+    for figure in told:
+        furthest.setdefault(figure["feature"], figure)
     return list(furthest.values())[:TOLD]
 
 

@@ -123,14 +123,15 @@ def try_targets(
     trials = []
     for target in targets[:at_most]:
         compare = needs_comparison and not failure.hard
-        trial = _try(target, failure, fetch, replay or _replay_in_child, compare=compare)
+        trial = _try(target, failure, fetch, replay or replay_in_child, compare=compare)
         trials.append(trial)
         if trial.outcome == "qualified":
             break
     return trials
 
 
-def _replay_in_child(manifest: Manifest, path: Path, rows: list[list[Any]]) -> Predictions:
+def replay_in_child(manifest: Manifest, path: Path, rows: list[list[Any]]) -> Predictions:
+    """Play rows to a model in a process of its own."""
     from mlguard.models.isolation import predict_in_child
 
     return predict_in_child(manifest, path, rows)
@@ -153,7 +154,7 @@ def _try(
         return Trial.unfit(target.name, f"its bytes cannot be read: {_message(error)}")
     window = _comparable(failure) if compare else _answerable(failure.window)
     if window is not None:
-        answers = _answers(target.name, manifest, path, window, replay)
+        answers = answers_on(target.name, manifest, path, window, replay)
         if isinstance(answers, Trial):
             return answers
         if compare:
@@ -166,7 +167,7 @@ def _try(
     return Trial(version=target.name, outcome="qualified", reason=reason)
 
 
-def _answers(
+def answers_on(
     name: str, manifest: Manifest, path: Path, window: WindowData, replay: Replayer
 ) -> Predictions | Trial:
     """Return what a target answers for the window, or why it cannot be gone back to."""

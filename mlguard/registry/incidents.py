@@ -96,7 +96,7 @@ class Incidents(Apps):
         row = connection.execute(_INCIDENTS.where(incidents.c.id == incident_id)).one_or_none()
         if row is None:
             raise NotFoundError(
-                f"there is no incident {incident_id}", hint="`mlguard status` lists the open ones"
+                f"there is no incident {incident_id}", hint="mlguard incident lists them"
             )
         return _incident_of(row)
 
@@ -204,7 +204,7 @@ class Incidents(Apps):
                     "version": incident.version,
                     "why": summary,
                     "did": "opened an incident; traffic is unchanged",
-                    "next": f"mlguard status {app}",
+                    "next": f"mlguard incident {incident.id}",
                     **facts,
                 },
                 generation=generation,
@@ -245,6 +245,9 @@ class Incidents(Apps):
             generation = self._lock(connection, known.app)
             known = self._incident(connection, incident_id)
             values: dict[str, Any] = {}
+            if known.state == "closed" and state == "cleared":
+                # A human closed it: that the figure is back says nothing new.
+                state = None
             if level is not None and level != known.level:
                 values["level"] = _one_of(level, LEVELS, "the level of an incident")
             if state is not None and state != known.state:
