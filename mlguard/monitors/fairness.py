@@ -41,7 +41,7 @@ class FairnessGap:
     settings : FairnessMonitor
         ``[monitor.fairness]``.
     reference : mapping
-        The version's reference; its ``"positive"`` class counts as positive.
+        The version's reference; of its two ``"classes"`` the second counts as positive.
     app : AppSettings
         The app that is watched; its sensitive columns are the default attributes.
     """
@@ -58,8 +58,9 @@ class FairnessGap:
         self.app = app
         self.clock = "rows" if settings.metric == "selection_rate" else "labels"
         self.attributes = tuple(settings.by or app.data.sensitive)
-        positive = reference.get("positive")
-        self.positive = class_name(1 if positive is None else positive)
+        classes = list(reference.get("classes") or ())
+        # Scores are of the second of two classes, and that is the one that rates are about.
+        self.positive = class_name(classes[1] if len(classes) == 2 else 1)  # noqa: PLR2004
 
     def judge(self, window: WindowData) -> list[MonitorResult]:
         """Judge a closed window: one result for each attribute, two where there is a floor."""

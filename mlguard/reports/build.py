@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import numpy as np
 
 from mlguard.reports.features import feature_drift
@@ -19,7 +20,7 @@ from mlguard.reports.happenings import happening
 from mlguard.reports.performance import calibration, over_time
 from mlguard.reports.schedule import last_report
 from mlguard.reports.story import tell
-from mlguard.reports.traffic import Labels, Log, Traffic, read_traffic
+from mlguard.reports.traffic import Labels, Log, Traffic, positive_class, read_traffic
 from mlguard.reports.view import (
     Change,
     Figure,
@@ -144,7 +145,7 @@ def build_report(
         ),
         drift=drift,
         groups=groups,
-        calibration=calibration(traffic, (reference or {}).get("positive")),
+        calibration=calibration(traffic, positive_class(reference)),
         service=_service(traffic),
         gate=_gate(registry, state),
         waived=_waived(registry, app),
@@ -173,8 +174,14 @@ def _latest(results: Recorded) -> tuple[Figure, ...]:
     """Return the newest verdict of each check, subject and version; worst first."""
     found: dict[tuple[str, str, str], Figure] = {}
     for at, one in sorted(results, key=lambda pair: -pair[0]):
-        found.setdefault((one.id, one.subject, one.version), Figure.of(one, at))
+        found.setdefault((one.id, one.subject, one.version), _without_itself(Figure.of(one, at)))
     return tuple(sorted(found.values(), key=lambda one: (-one.verdict.severity, one.name)))
+
+
+def _without_itself(figure: Figure) -> Figure:
+    """Return a figure that does not send its reader to the report that it stands in."""
+    again = figure.next_step.startswith("mlguard report")
+    return msgspec.structs.replace(figure, next_step="") if again else figure
 
 
 def _changes(before: Recorded, now: Recorded) -> tuple[Change, ...]:

@@ -298,10 +298,32 @@ def _limit(axes: Axes, chart: TimeChart) -> None:
         return
     axes.axhline(chart.limit, color=STATUS, linewidth=0.9, linestyle=(0, (4, 3)), zorder=2)
     label = chart.limit_label or f"limit {number(chart.limit)}"
+    right, below = _free_corner(chart, chart.limit)
     axes.annotate(
-        label, (0, chart.limit), xycoords=("axes fraction", "data"), xytext=(4, 3),
-        textcoords="offset points", color=STATUS, va="bottom", ha="left", zorder=4,
+        label, (int(right), chart.limit), xycoords=("axes fraction", "data"),
+        xytext=(-4 if right else 4, -3 if below else 3), textcoords="offset points",
+        color=STATUS, va="top" if below else "bottom", ha="right" if right else "left", zorder=4,
     )  # fmt: skip
+
+
+def _free_corner(chart: TimeChart, limit: float) -> tuple[bool, bool]:
+    """Return where the limit's label covers least of the line: at the right end, below it."""
+    known = [(one.at, one.value) for one in chart.points if one.value is not None]
+    if not known:
+        return False, False
+    first, last = known[0][0], known[-1][0]
+    quarter = (last - first) / 4
+
+    def room(corner: tuple[bool, bool]) -> float:
+        right, below = corner
+        near = [v for at, v in known if (at >= last - quarter if right else at <= first + quarter)]
+        # How far the nearest part of the line stays away on that side; none there is far.
+        sides = [limit - v if below else v - limit for v in near]
+        return min((abs(one) for one in sides if one > 0), default=float("inf"))
+
+    # The usual place wins a draw.
+    corners = [(False, False), (True, False), (False, True), (True, True)]
+    return max(corners, key=room)
 
 
 _MARK_STYLE: dict[str, tuple[str, Any, str]] = {

@@ -14,7 +14,7 @@ import numpy as np
 
 from mlguard.config import AppSettings
 from mlguard.reports.performance import losses
-from mlguard.reports.traffic import Traffic, class_name
+from mlguard.reports.traffic import Traffic, class_name, positive_class
 from mlguard.reports.view import SMALL_GROUP, GroupChart, GroupFigure
 from mlguard.results import Verdict
 from mlguard.stats.groups import GapJudgement, judge_gap, judge_mean_gap
@@ -46,7 +46,7 @@ def group_charts(
     attributes = dict.fromkeys(
         [*settings.data.sensitive, *settings.monitor.fairness.by, *settings.gate.fairness.columns]
     )
-    positive = (reference or {}).get("positive")
+    positive = positive_class(reference)
     found = []
     for attribute in attributes:
         groups = traffic.attribute(attribute)

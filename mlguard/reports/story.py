@@ -130,7 +130,8 @@ def _judged(state: AppState, figures: Sequence[Figure], predictions: int, held: 
     moved = f"No traffic was moved.{held}"
     if failed or warned:
         bad = failed or warned
-        word = "over its limit" if failed else "above its limit, not proven"
+        whose = "its limit" if len(bad) == 1 else "their limits"
+        word = f"over {whose}" if failed else f"above {whose}, not proven"
         names = listed([one.subject or one.id for one in bad], 4)
         step = next((one.next_step for one in bad if one.next_step), "")
         command = step if step.startswith("mlguard ") else f"mlguard status {state.app}"

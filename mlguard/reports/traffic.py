@@ -266,6 +266,12 @@ def _labels_of(labels: Labels | None, ids: Sequence[int]) -> dict[int, Label]:
     return found
 
 
+def positive_class(reference: Mapping[str, Any] | None) -> Any:
+    """Return the class that scores are of: of two the second; None where there are not two."""
+    classes = (reference or {}).get("classes") or ()
+    return classes[1] if len(classes) == 2 else None  # noqa: PLR2004
+
+
 def class_name(value: Any) -> str:
     """Return the one way to write a class, so that ``1``, ``1.0`` and ``"1"`` are one."""
     if isinstance(value, float) and value.is_integer():

@@ -27,7 +27,7 @@ def window(make_window, n, errors, **named):
 
 def test_groups_that_fare_alike(make_window, app):
     """Equal error rates with enough rows pass."""
-    monitor = FairnessGap(FairnessMonitor(), {"positive": 1}, app)
+    monitor = FairnessGap(FairnessMonitor(), {"classes": [0, 1]}, app)
     [found] = monitor.judge(window(make_window, 1200, (0.1, 0.1)))
     assert (found.verdict, found.subject) == (Verdict.PASSED, "sex")
     assert {one.group for one in found.measurements} == {"sex=F", "sex=M"}
@@ -35,7 +35,7 @@ def test_groups_that_fare_alike(make_window, app):
 
 def test_a_gap_fails_with_its_groups(make_window, app):
     """A proven gap fails and names both groups."""
-    monitor = FairnessGap(FairnessMonitor(), {"positive": 1}, app)
+    monitor = FairnessGap(FairnessMonitor(), {"classes": [0, 1]}, app)
     [found] = monitor.judge(window(make_window, 1200, (0.4, 0.1)))
     assert found.verdict is Verdict.FAILED
     assert found.interval[0] > found.limit
@@ -47,7 +47,7 @@ def test_small_groups_are_undecided_and_not_blind(make_window, app, n):
     """Too few rows in a group say so in that group's own numbers."""
     from mlguard.policy import is_blind
 
-    monitor = FairnessGap(FairnessMonitor(), {"positive": 1}, app)
+    monitor = FairnessGap(FairnessMonitor(), {"classes": [0, 1]}, app)
     [found] = monitor.judge(window(make_window, n, (0.1, 0.1)))
     assert found.verdict is Verdict.INCONCLUSIVE
     assert found.n < found.n_min
@@ -57,7 +57,7 @@ def test_small_groups_are_undecided_and_not_blind(make_window, app, n):
 def test_rows_that_name_no_group_are_left_out(make_window, app):
     """Half of the callers say nothing of sex: the others are compared, the rest counted."""
     named = [{} if place % 4 < 2 else one for place, one in enumerate(groups(2400))]
-    monitor = FairnessGap(FairnessMonitor(), {"positive": 1}, app)
+    monitor = FairnessGap(FairnessMonitor(), {"classes": [0, 1]}, app)
     [found] = monitor.judge(window(make_window, 2400, (0.1, 0.1), groups=named))
     assert found.verdict is Verdict.PASSED
     assert found.details["rows_without_group"] == 1200
@@ -67,7 +67,7 @@ def test_rows_that_name_no_group_are_left_out(make_window, app):
 
 def test_selection_rates_need_no_labels(make_window, app):
     """The share of positive answers is judged on rows as they are answered."""
-    monitor = FairnessGap(FairnessMonitor(metric="selection_rate"), {"positive": "yes"}, app)
+    monitor = FairnessGap(FairnessMonitor(metric="selection_rate"), {"classes": ["no", "yes"]}, app)
     assert monitor.clock == "rows"
     output = ["yes" if place % 2 else "no" for place in range(800)]
     [found] = monitor.judge(make_window(800, output=output, groups=groups(800)))
@@ -86,7 +86,7 @@ def test_a_regression_is_compared_in_its_own_unit(make_window, app):
 
 def test_missing_labels_make_it_undecided(make_window, app):
     """Where due labels did not come, those that did prove nothing."""
-    monitor = FairnessGap(FairnessMonitor(), {"positive": 1}, app)
+    monitor = FairnessGap(FairnessMonitor(), {"classes": [0, 1]}, app)
     data = window(make_window, 1200, (0.4, 0.1), coverage=Coverage(n_due=3000, n_labelled=1200))
     [found] = monitor.judge(data)
     assert (found.verdict, found.reason) == (Verdict.INCONCLUSIVE, "no_labels")

@@ -271,7 +271,7 @@ class Lived:
             "profile": Profile.reference(columns, kinds).to_json(),
             "kinds": kinds,
             "loss": {"kind": "error", "n": n, "n_errors": 1140, "mean": 0.285, "scale": 1.0},
-            "positive": 1,
+            "classes": [0, 1],
         }
 
     def ask(self, version, start, stop, n, *, shift=0.0, labelled=1.0, default=0.0):

@@ -196,7 +196,7 @@ def test_the_facts_of_the_mail_are_small_and_complete(rolled_back, now):
 
 def test_the_rollback_mail_shows_the_figure_that_led_to_it(rolled_back):
     """Drawn when it is sent, from what the monitor recorded."""
-    rows, _ = zip(*rolled_back.registry.outbox.rows(), strict=True)
+    rows = rolled_back.registry.outbox.rows()
     row = next(one for one in rows if one.kind == "rolled_back")
     chart = figure_over_time(rolled_back.registry, row.facts)
     assert [one.value for one in chart.points] == [0.34, 0.34, 0.51, 0.51, 0.33]
@@ -222,3 +222,10 @@ def test_changes_are_told_since_the_last_report(rolled_back, now):
     then = max((one for one in moves if one.at < now - 2 * DAY), key=lambda one: one.seq)
     assert view.served_then == ("" if then.version == "v7" else then.version)
     assert {one.name for one in view.changes} <= {one.name for one in view.figures}
+
+
+def test_a_report_does_not_send_its_reader_to_itself(rolled_back, now):
+    """Whoever reads a report needs no command that makes it."""
+    view = build(rolled_back, now)
+    assert not any(one.next_step.startswith("mlguard report") for one in view.figures)
+    assert not view.story.command.startswith("mlguard report")

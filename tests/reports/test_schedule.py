@@ -36,7 +36,7 @@ def test_a_period_is_reported_once(lived, now, schedule):
     )  # fmt: skip
     send(lived.registry, view, scheduled=True)
     assert due(lived.registry, "credit", schedule, lived.now) is None
-    assert [row.kind for row, _ in lived.registry.outbox.rows()][:1] == ["report"]
+    assert [row.kind for row in lived.registry.outbox.rows()][:1] == ["report"]
     after = period[1] + (period[1] - period[0])
     assert due(lived.registry, "credit", schedule, after + 1) == (period[1], after)
 
