@@ -1247,8 +1247,8 @@ class Project:
         UndecidedError
             If its rows are gone, or none has a label.
         """
-        from mlguard.deploy.incident_check import export_rows
         from mlguard.deploy.incident_rows import read_rows
+        from mlguard.deploy.incident_table import export_rows
 
         incident = self.registry.incident(number)
         settings = self.app(incident.app)
