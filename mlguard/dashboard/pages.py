@@ -41,6 +41,7 @@ def _environment() -> jinja2.Environment:
         finalize=_harmless,
     )
     environment.globals |= {"words": wording, "digest": digest_of}
+    environment.filters["sentence"] = _sentence
     environment.filters["short"] = lambda text: printable(text, 120)
     return environment
 
@@ -48,6 +49,11 @@ def _environment() -> jinja2.Environment:
 def _harmless(value: Any) -> Any:
     """Return a value without what a screen would obey; what is HTML already stays."""
     return printable(value, MAX_TEXT) if type(value) is str else value
+
+
+def _sentence(text: str) -> str:
+    text = text.strip()
+    return text if not text or text[-1] in ".!?…" else f"{text}."
 
 
 def render(template: str, **values: Any) -> str:

@@ -23,6 +23,12 @@ _WORDS = {
     "incident_opened": "incident opened on {version}",
     "waived": "a finding of {version} waived",
     "released": "{version} released from quarantine",
+    "hold": "promotions held",
+    "hold_expired": "a hold has ended",
+    "resumed": "promotions resumed",
+    "verified": "{version} loads and answers",
+    "passed": "{version} let through",
+    "gate_passed": "the gate judged {version}",
 }
 
 

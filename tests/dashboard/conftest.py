@@ -220,7 +220,9 @@ class House:
             facts={
                 "check": "data_drift.ks[income]", "value": 0.31, "limit": 0.1,
                 "interval": [0.29, 0.33], "n": 500,
-                "window": {"start": self.now - 3600, "end": self.now, "n_rows": 500, "n_labels": 120},
+                "window": {
+                    "start": self.now - 3600, "end": self.now, "n_rows": 500, "n_labels": 120,
+                },
             },
         )  # fmt: skip
 
