@@ -482,6 +482,20 @@ class RangesCheck(CheckPolicy):
     at_most: Ratio = Field(
         0.05, description="Largest share of a column's numbers outside the range of training."
     )
+    cpu_limit_s: float = Field(
+        60,
+        ge=0.1,
+        le=86_400,
+        description="Most processor time of a model's process for one batch, all its threads "
+        "together, and what they go on with afterwards.",
+    )
+    heartbeat_s: float = Field(
+        10,
+        ge=0.1,
+        le=3600,
+        description="A model's process that has nothing to do and gives no sign of life for so "
+        "long is replaced.",
+    )
 
 
 class CategoriesCheck(CheckPolicy):

@@ -3,6 +3,10 @@
 It holds one batch at a time.  Whatever happens to it, the batch comes back exactly once:
 answered, or with a reason per row.  Everything here happens in the event loop's own thread,
 starting the process too: the kernel ties a child's life to the *thread* that started it.
+
+A process with a batch is watched by the wall limit.  One without is asked for a sign of life
+twice in ``heartbeat_s``, and ended where two questions stand unanswered: so a loop that was
+itself held up has read what was waiting before it judges.
 """
 
 from __future__ import annotations
@@ -21,14 +25,22 @@ import msgspec
 
 from mlguard.errors import ModelRunError
 from mlguard.serving.access import KEY_PREFIX
-from mlguard.serving.answers import MODEL_DIED, MODEL_OUT_OF_MEMORY, MODEL_STOPPED
+from mlguard.serving.answers import (
+    MODEL_DIED,
+    MODEL_OUT_OF_MEMORY,
+    MODEL_OUT_OF_TIME,
+    MODEL_SILENT,
+    MODEL_STOPPED,
+)
 from mlguard.serving.replica import BatchAnswer, ModelSpec
-from mlguard.serving.replica_child import LENGTH
+from mlguard.serving.replica_child import HEARTBEAT, LENGTH
 
 logger = logging.getLogger("mlguard.serving")
 
 _ENCODER = msgspec.msgpack.Encoder()
 _DECODER = msgspec.msgpack.Decoder(strict=False)
+#: Questions for a sign of life in ``heartbeat_s``; as many unanswered end a process.
+_UNANSWERED = 2
 #: One thread per process: processes are how the cores are shared out.
 _THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
@@ -54,6 +66,8 @@ class OwnProcess(asyncio.Protocol):
         self._since = 0.0
         self._done: Callable[[BatchAnswer], None] | None = None
         self._timers: list[asyncio.TimerHandle] = []
+        self._unanswered = 0
+        self._pulse: asyncio.TimerHandle | None = None
 
     @property
     def idle(self) -> bool:
@@ -106,6 +120,7 @@ class OwnProcess(asyncio.Protocol):
                 "manifest": self.spec.manifest,
                 "model_path": self.spec.model_path,
                 "memory_mib": self.spec.memory_mib,
+                "cpu_limit_s": self.spec.cpu_limit_s,
             }
             self._send(order)
             await asyncio.wait_for(asyncio.shield(self._ready), self.spec.load_timeout_s)
@@ -118,6 +133,7 @@ class OwnProcess(asyncio.Protocol):
             self.kill(MODEL_DIED)
             raise
         self.born = self._loop.time()
+        self._listen_for_life()
 
     def run(
         self, rows: list[Any], done: Callable[[BatchAnswer], None], stuck: Callable[[], None]
@@ -154,6 +170,18 @@ class OwnProcess(asyncio.Protocol):
         self.stuck = True
         tell()
 
+    def _listen_for_life(self) -> None:
+        if self._transport is None:
+            return
+        if self._done is None:
+            if self._unanswered >= _UNANSWERED:
+                self.kill(MODEL_SILENT)
+                return
+            self._unanswered += 1
+            self._transport.write(HEARTBEAT)
+        every = self.spec.heartbeat_s / _UNANSWERED
+        self._pulse = self._loop.call_later(every, self._listen_for_life)
+
     def _send(self, message: Any) -> None:
         if self._transport is not None:
             body = _ENCODER.encode(message)
@@ -168,19 +196,23 @@ class OwnProcess(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Collect bytes, and take every message that is whole."""
+        self._unanswered = 0
         self._buffer += data
         while len(self._buffer) >= LENGTH.size:
             end = LENGTH.size + LENGTH.unpack_from(self._buffer)[0]
             if len(self._buffer) < end:
                 return
-            message = _DECODER.decode(memoryview(self._buffer)[LENGTH.size : end].tobytes())
+            body = memoryview(self._buffer)[LENGTH.size : end].tobytes()
             del self._buffer[:end]
-            self._take(message)
+            if body:
+                self._take(_DECODER.decode(body))
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Give back what was in hand, collect the process, tell the pool."""
         del exc
         self._transport = None
+        if self._pulse is not None:
+            self._pulse.cancel()
         end = self._end()
         if not self._ready.done():
             self._ready.set_exception(ModelRunError(f"the model's process ended: {end}"))
@@ -202,6 +234,8 @@ class OwnProcess(asyncio.Protocol):
         except subprocess.TimeoutExpired:
             self._process.kill()
             code = self._process.wait()
+        if code == -signal.SIGPROF:
+            self.reason = MODEL_OUT_OF_TIME
         if code < 0:
             return f"signal {signal.Signals(-code).name}"
         return f"exit code {code}"

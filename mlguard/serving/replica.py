@@ -31,6 +31,10 @@ class ModelSpec:
         Longest that loading may take, in seconds.
     stuck_s : float
         Time after which a batch's replica gets a stand-in, in seconds.
+    cpu_limit_s : float
+        Most processor time that one batch, with what it leaves running, may take, in seconds.
+    heartbeat_s : float
+        Time without a sign of life after which an idle process is replaced, in seconds.
     """
 
     manifest: dict[str, Any]
@@ -39,6 +43,8 @@ class ModelSpec:
     wall_limit_s: float
     load_timeout_s: float = 60.0
     stuck_s: float = 1.0
+    cpu_limit_s: float = 60.0
+    heartbeat_s: float = 10.0
 
 
 @dataclass(slots=True)

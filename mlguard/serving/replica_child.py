@@ -7,10 +7,17 @@ four bytes of length (little-endian) and MessagePack.
 ::
 
     parent                                   child
-    {"manifest", "model_path", "memory_mib"} →
+    {"manifest", "model_path", "memory_mib", "cpu_limit_s"} →
                                              ← {"ready": true} | {"failed": reason}
     [number, rows]                           →
                                              ← [number, labels, scores, errors, rss_mib]
+
+A message without a body is a heartbeat, and comes back as it is: whoever holds the interpreter's
+lock, or has been stopped, cannot send it.
+
+The kernel counts the processor time of a batch, all threads together, and ends the process at
+``cpu_limit_s``.  The count begins anew with each batch, and at a heartbeat where the process has
+been at rest since the last one: what a batch leaves running is its own.
 
 ``errors`` maps the index of a row to why it has no label
 (:class:`~mlguard.serving.model_runner.Model`).
@@ -29,6 +36,8 @@ import signal
 import socket
 import struct
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +47,11 @@ from mlguard.serving.model_runner import Model
 
 LENGTH = struct.Struct("<I")
 _PR_SET_PDEATHSIG = 1
+#: Message without a body.
+HEARTBEAT = LENGTH.pack(0)
+#: Most that a process at rest uses, as a share of the time.  Low: on a busy machine one that burns
+#: all it can get may not get much.
+_RESTED = 0.1
 _PAGE_MIB = os.sysconf("SC_PAGE_SIZE") / 2**20
 
 
@@ -52,8 +66,9 @@ def die_with_parent(parent: int, sig: signal.Signals = signal.SIGKILL) -> None:
 class Channel:
     """Messages over a blocking socket."""
 
-    def __init__(self, sock: socket.socket) -> None:
+    def __init__(self, sock: socket.socket, on_heartbeat: Callable[[], None]) -> None:
         self._sock = sock
+        self._on_heartbeat = on_heartbeat
         self._encoder = msgspec.msgpack.Encoder(enc_hook=str)
 
     def send(self, message: Any) -> None:
@@ -63,7 +78,9 @@ class Channel:
 
     def receive(self) -> Any:
         """Return the next message, or None when the other side has gone."""
-        head = self._exactly(LENGTH.size)
+        while (head := self._exactly(LENGTH.size)) == HEARTBEAT:
+            self._on_heartbeat()
+            self._sock.sendall(HEARTBEAT)
         if head is None:
             return None
         body = self._exactly(LENGTH.unpack(head)[0])
@@ -86,13 +103,38 @@ def _rss_mib() -> float:
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
 
 
+class ProcessorTime:
+    """A count of processor time that the kernel ends the process at."""
+
+    def __init__(self) -> None:
+        self._limit_s = 0.0
+        self._at = (time.process_time(), time.monotonic())
+
+    def limit(self, seconds: float) -> None:
+        """Set the limit; counting begins with :meth:`begin`."""
+        self._limit_s = seconds
+
+    def begin(self) -> None:
+        """Begin to count anew.  One system call: it is made for every batch."""
+        # Its signal ends a process that does not catch it, and leaves no core file.
+        signal.setitimer(signal.ITIMER_PROF, self._limit_s)
+
+    def heartbeat(self) -> None:
+        """Begin anew where the process has rested since the last heartbeat."""
+        used, now = time.process_time(), time.monotonic()
+        if used - self._at[0] <= _RESTED * (now - self._at[1]):
+            self.begin()
+        self._at = (used, now)
+
+
 def main(arguments: list[str]) -> None:
     """Load the model named by the first message, then answer batches until the end."""
     descriptor, parent = (int(argument) for argument in arguments)
     die_with_parent(parent)
     # Ctrl-C is the supervisor's business: it stops its children in order.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    channel = Channel(socket.socket(fileno=descriptor))
+    processor = ProcessorTime()
+    channel = Channel(socket.socket(fileno=descriptor), processor.heartbeat)
     order = channel.receive()
     if order is None:
         return
@@ -110,8 +152,10 @@ def main(arguments: list[str]) -> None:
         channel.send({"failed": f"{type(error).__name__}: {error}"})
         return
     channel.send({"ready": True})
+    processor.limit(order["cpu_limit_s"])
     while (message := channel.receive()) is not None:
         number, rows = message
+        processor.begin()
         channel.send([number, *model.answer(rows), _rss_mib()])
 
 

@@ -119,6 +119,8 @@ class ServedVersion:
             wall_limit_s=model.wall_limit_s,
             load_timeout_s=settings.rollout.load_timeout,
             stuck_s=max(1.0, _STUCK_SLOS * self.batcher.slo_s),
+            cpu_limit_s=model.cpu_limit_s,
+            heartbeat_s=model.heartbeat_s,
         )
         if Manifest.from_json(self.spec.manifest).in_process:
             return InProcessReplica(spec, name=self.spec.name, on_free=self.pump)

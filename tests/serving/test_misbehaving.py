@@ -1,5 +1,6 @@
 """Models that raise, hang, crash, leak and lie: each costs its own rows and nothing else."""
 
+import contextlib
 import os
 import signal
 import threading
@@ -41,8 +42,13 @@ def ask(base, *rows):
 
 
 def children() -> list[psutil.Process]:
-    found = psutil.Process().children(recursive=True)
-    return [one for one in found if "mlguard.serving.replica_child" in " ".join(one.cmdline())]
+    found = []
+    for one in psutil.Process().children(recursive=True):
+        # One that has just ended has no command line any more.
+        with contextlib.suppress(psutil.Error):
+            if "mlguard.serving.replica_child" in one.cmdline():
+                found.append(one)
+    return found
 
 
 GOOD = [0, 1.0]
@@ -217,3 +223,59 @@ asyncio.run(main())
     eventually(
         lambda: not replica.is_running() or replica.status() == psutil.STATUS_ZOMBIE, within_s=5
     )
+
+
+def test_a_batch_that_burns_its_processor_time_is_stopped(server, moods, eventually):
+    """Long before the wall limit the kernel ends it; the caller is told why."""
+    with server(slo_ms=15_000, cpu_limit_s=0.5) as base:
+        ask(base, GOOD)
+        (burning,) = children()
+        answer = ask(base, [moods.SPIN, 1.0])[0]
+        said = "The model was stopped at its limit of processor time"
+        assert answer["default_explanation"] == said
+        assert not burning.is_running()
+        eventually(lambda: not ask(base, GOOD)[0]["default"], what="the next process")
+
+
+def test_what_a_batch_leaves_running_counts_as_its_own(server, moods, eventually):
+    """A thread that goes on burning after the answer ends with the process, which is replaced."""
+    with server(cpu_limit_s=1.0, heartbeat_s=0.4) as base:
+        ask(base, GOOD)
+        (burning,) = children()
+        assert not ask(base, [moods.SPIN_ON, 1.0])[0]["default"]
+        eventually(lambda: not burning.is_running(), within_s=60, what="the end of the process")
+        eventually(lambda: not ask(base, GOOD)[0]["default"], what="the next process")
+
+
+def test_processor_time_is_counted_anew(server, moods):
+    """Each batch starts the count again: many that use a little are not one that uses much."""
+    with server(cpu_limit_s=0.4, slo_ms=15_000) as base:
+        ask(base, GOOD)
+        before = [one.pid for one in children()]
+        for _ in range(6):
+            assert not ask(base, [moods.WORK, 1.0])[0]["default"]
+        assert [one.pid for one in children()] == before
+
+
+@pytest.mark.parametrize("mood", ["STOP_LATER", "LOCK_LATER"])
+def test_an_idle_process_that_is_stuck_is_replaced(server, moods, mood, eventually):
+    """Nobody asks, and still it is found: by the time somebody does, another one answers."""
+    with server(heartbeat_s=0.6) as base:
+        assert not ask(base, [getattr(moods, mood), 1.0])[0]["default"]
+        (stuck,) = children()
+        eventually(
+            lambda: [one.pid for one in children()] not in ([], [stuck.pid]), what="the next one"
+        )
+        assert not stuck.is_running()
+        eventually(lambda: not ask(base, GOOD)[0]["default"], what="its first answer")
+        assert "gave no sign of life" in httpx.get(f"{base}/metrics").text
+
+
+def test_a_heartbeat_leaves_a_healthy_process_alone(server, moods):
+    """Also one whose batches take longer than the heartbeat: whoever works is not asked."""
+    with server(heartbeat_s=0.1, slo_ms=10_000) as base:
+        ask(base, GOOD)
+        before = [one.pid for one in children()]
+        for _ in range(3):
+            assert not ask(base, [moods.SLOW, 1.0])[0]["default"]
+        assert [one.pid for one in children()] == before
