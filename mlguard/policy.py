@@ -25,6 +25,7 @@ leave the freeze in force.
 from __future__ import annotations
 
 import enum
+import itertools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, Protocol, Self
@@ -42,6 +43,8 @@ BAKING_ROLLBACK_AFTER = 2
 ALERT_AFTER_WARNED = 3
 #: Windows in a row that had enough rows and gave no verdict before a monitor is called blind.
 BLIND_AFTER = 3
+#: Or so many seconds of windows, whichever comes first.
+BLIND_S = 86400.0
 
 #: Verdicts that say something about the version.
 DECIDED = (Verdict.PASSED, Verdict.WARNED, Verdict.FAILED)
@@ -380,14 +383,24 @@ def is_blind(history: Sequence[Finding], *, windows: int = BLIND_AFTER) -> bool:
     """Whether a monitor had enough rows in its last windows and gave no verdict.
 
     Windows below their own minimum say nothing about the monitor and are passed over, so
-    that an app without traffic is never blind.
+    that an app without traffic is never blind.  Windows that together last :data:`BLIND_S` are
+    enough, however few they are.
     """
-    judged = [one for one in history if not _too_few(one)][-windows:]
-    return (
-        len(judged) == windows
-        and not any(one.verdict in _IN_ORDER for one in judged)
-        and any(one.verdict is not Verdict.FAILED for one in judged)
+    judged = [one for one in history if not _too_few(one)]
+    last = judged[-windows:]
+    if (
+        len(last) == windows
+        and not any(one.verdict in _IN_ORDER for one in last)
+        and any(one.verdict is not Verdict.FAILED for one in last)
+    ):
+        return True
+    silent = list(
+        itertools.takewhile(
+            lambda one: one.verdict not in (*_IN_ORDER, Verdict.FAILED), reversed(judged)
+        )
     )
+    spans = [one.window for one in silent if isinstance(one, MonitorResult) and one.window]
+    return bool(spans) and spans[0].end - spans[-1].start >= BLIND_S
 
 
 def _blindness(history: Sequence[MonitorResult], rules: LadderRules) -> tuple[Level, str]:

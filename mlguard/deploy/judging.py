@@ -7,13 +7,16 @@ for, is here and pure: no registry, no clock, no file.
 
 from __future__ import annotations
 
+import dataclasses
 import logging
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from mlguard import plugins
 from mlguard.config import AppSettings, AutoTable, FairnessMonitor, MonitorTable, WindowedMonitor
+from mlguard.deploy.patience import ask_in_time
 from mlguard.errors import PluginError
 from mlguard.monitors.fairness import FLOOR
 from mlguard.monitors.protocol import Looking, Monitor
@@ -34,9 +37,12 @@ class Judging:
     ----------
     settings : AppSettings
         The app's.
+    patience_s : float or None
+        After how many seconds a monitor counts as hanging; None: never.
     """
 
     settings: AppSettings
+    patience_s: float | None = None
 
     def names(self) -> list[str]:
         """Return the monitors that are switched on."""
@@ -94,7 +100,12 @@ class Judging:
             A result of the same monitor; what it raises counts in that one's series.
         """
         try:
-            return judge(data)
+            if self.patience_s is None:
+                found = judge(data)
+            else:
+                asked = f"monitor {name} of {self.settings.name}"
+                found = ask_in_time(asked, lambda: judge(data), self.patience_s)
+            return [_believable(one) for one in found]
         # A monitor may be somebody else's code: it may raise anything.
         except Exception as error:  # noqa: BLE001
             _log.exception("monitor %s of %s raised", name, self.settings.name)
@@ -156,3 +167,18 @@ class Judging:
     ) -> Action:
         """Return what the results of one check ask for."""
         return decide(history, self.rules(history[-1]), auto, standing)
+
+
+def _believable(found: MonitorResult) -> MonitorResult:
+    """Return a result, ERRORED where it judges by a figure that is no number."""
+    figures = [found.value, *(found.interval or ())]
+    judged = found.verdict in (Verdict.PASSED, Verdict.WARNED, Verdict.FAILED)
+    if not (judged and any(one is not None and math.isnan(one) for one in figures)):
+        return found
+    return dataclasses.replace(
+        found,
+        verdict=Verdict.ERRORED,
+        summary=f"the monitor judged by a figure that is no number: {found.summary}",
+        reason="nonfinite",
+        next_step="report it to the monitor's author",
+    )

@@ -17,6 +17,7 @@ import numpy as np
 
 from mlguard.config import AppSettings, MonitorTable
 from mlguard.deploy.judging import Judging
+from mlguard.deploy.patience import HANGS_S
 from mlguard.deploy.watch_labels import Answerer, LabelReader, Labels
 from mlguard.deploy.watch_memory import Memory
 from mlguard.deploy.watch_rows import SETTLE_S, Place, Stretch, walk
@@ -100,7 +101,7 @@ class AppWatch:
     @property
     def judging(self) -> Judging:
         """How the app's monitors are built, asked and listened to."""
-        return Judging(self.settings)
+        return Judging(self.settings, patience_s=HANGS_S)
 
     def monitor_names(self) -> list[str]:
         """Return the monitors that are switched on."""
