@@ -4,6 +4,7 @@
 
     <root>/<app>/<version_id>/<process>-<seq>.arrow      growing: an Arrow IPC stream
     <root>/<app>/<version_id>/<process>-<seq>.parquet    closed: never changes again
+    <root>/<app>/<version_id>/<process>-<seq>.profiles   counts, see mlguard.data.profile_log
 
 Rules:
 
@@ -40,6 +41,14 @@ from mlguard.data.log_columns import (
 from mlguard.data.log_erasing import ErasedRows, rewrite_without, without
 from mlguard.data.log_segments import Segment, read_stream, recover, use_parquet
 from mlguard.data.mirrored import is_mirrored
+from mlguard.data.profile import Profile
+from mlguard.data.profile_log import (
+    ProfileWriter,
+    Slice,
+    has_slices,
+    prune_slices,
+    read_slices,
+)
 
 __all__ = [
     "FIXED_COLUMNS",
@@ -229,6 +238,35 @@ class PredictionLog:
         schema = LogSchema(tuple(features), frozenset(redact), inputs)
         return LogWriter(folder, process.replace("/", "_"), schema)
 
+    def profile_writer(
+        self,
+        app: str,
+        version_id: int | str,
+        process: str,
+        grid: Profile,
+        features: Sequence[NamedColumn],
+        *,
+        redact: Sequence[str] = (),
+    ) -> ProfileWriter:
+        """Return what counts rows of one version in one process; see :class:`ProfileWriter`."""
+        return ProfileWriter(
+            self._folder(app, version_id),
+            process.replace("/", "_"),
+            grid,
+            features,
+            redact=redact,
+        )
+
+    def has_slices(self, app: str, version_id: int | str) -> bool:
+        """Return whether servers keep profiles of what a version is sent."""
+        return has_slices(self._folder(app, version_id))
+
+    def slices(
+        self, app: str, version_id: int | str, grid: Profile, since: Mapping[str, int] | None = None
+    ) -> list[Slice]:
+        """Return the profiles of a version; see :func:`~mlguard.data.profile_log.read_slices`."""
+        return read_slices(self._folder(app, version_id), grid, since)
+
     def read(
         self,
         app: str,
@@ -303,6 +341,7 @@ class PredictionLog:
             self._erase_closed(one)
             self._gone(one).forget(older_than)
             for folder in self._folders(one, None):
+                prune_slices(folder, older_than)
                 for path in folder.glob("*.parquet"):
                     newest = self._range(path)["time"][1]
                     if newest is not None and newest < older_than:

@@ -175,14 +175,7 @@ class FeatureProfile:
             places = self._places_of(values)
             present = places[places >= 0]
             counts = np.bincount(present, minlength=len(self.categories) + 2).astype(np.int64)
-            found = type(self)(
-                "category",
-                self.edges,
-                self.categories,
-                counts,
-                missing=int(places.size - present.size),
-                rare=self.rare,
-            )
+            found = self.counted(counts, missing=int(places.size - present.size))
             unseen = places == len(self.categories) + 1
             return found, unseen if self.missing else unseen | (places < 0)
         numbers = _numbers(values)
@@ -205,13 +198,9 @@ class FeatureProfile:
         with np.errstate(over="ignore"):  # numbers near the largest float have no squares
             distance = finite - self.shift
             total, squares = float(distance.sum()), float(distance @ distance)
-        return type(self)(
-            "number",
-            self.edges,
-            (),
+        return self.counted(
             np.bincount(cells, minlength=len(self.edges) + 1).astype(np.int64),
             missing=missing,
-            shift=self.shift,
             total=total,
             squares=squares,
             low=float(finite.min()) if finite.size else math.inf,
@@ -231,6 +220,31 @@ class FeatureProfile:
             column = _texts(values)
         return np.fromiter(map(places.get, column, repeat(unseen)), np.int64, len(column))
 
+    def counted(
+        self,
+        counts: npt.NDArray[np.int64],
+        *,
+        missing: int,
+        total: float = 0.0,
+        squares: float = 0.0,
+        low: float = math.inf,
+        high: float = -math.inf,
+    ) -> Self:
+        """Return other counts on this grid; see the attributes."""
+        return type(self)(
+            self.shape,
+            self.edges,
+            self.categories,
+            counts,
+            missing=missing,
+            shift=self.shift,
+            total=total,
+            squares=squares,
+            low=low,
+            high=high,
+            rare=self.rare,
+        )
+
     def merge(self, other: Self) -> Self:
         """Return the summary of both parts together.
 
@@ -239,7 +253,7 @@ class FeatureProfile:
         ValueError
             If the two were counted on different grids.
         """
-        same = (
+        same = self._same_objects(other) or (
             self.shape == other.shape
             and self.categories == other.categories
             and self.rare == other.rare
@@ -248,18 +262,21 @@ class FeatureProfile:
         )
         if not same:
             raise ValueError("two summaries merge only on the same grid")
-        return type(self)(
-            self.shape,
-            self.edges,
-            self.categories,
+        return self.counted(
             self.counts + other.counts,
             missing=self.missing + other.missing,
-            shift=self.shift,
             total=self.total + other.total,
             squares=self.squares + other.squares,
             low=min(self.low, other.low),
             high=max(self.high, other.high),
-            rare=self.rare,
+        )
+
+    def _same_objects(self, other: Self) -> bool:
+        """Whether both were counted by one object's grid, which is told without looking."""
+        return (
+            self.edges is other.edges
+            and self.categories is other.categories
+            and self.rare is other.rare
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -326,6 +343,10 @@ class Profile:
         """Return the same counts of some of the columns; names that it lacks are ignored."""
         kept = {name: one for name, one in self.features.items() if name in names}
         return type(self)(kept, self.n_rows, self.n_unusual)
+
+    def without_scores(self) -> Self:
+        """Return the same counts of the inputs alone."""
+        return self.only(self.features.keys() - {SCORE})
 
     @classmethod
     def reference(

@@ -12,7 +12,7 @@ import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from mlguard import plugins
 from mlguard.config import AppSettings, AutoTable, FairnessMonitor, MonitorTable, WindowedMonitor
@@ -20,13 +20,13 @@ from mlguard.deploy.patience import ask_in_time
 from mlguard.errors import PluginError
 from mlguard.monitors.fairness import FLOOR
 from mlguard.monitors.protocol import Looking, Monitor
-from mlguard.monitors.window import WindowData
+from mlguard.monitors.window import ProfileWindow, WindowData
 from mlguard.policy import Action, Standing, decide
 from mlguard.results import MonitorResult, Verdict
 
 _log = logging.getLogger(__name__)
 
-Judge = Callable[[WindowData], list[MonitorResult]]
+Seen = TypeVar("Seen", WindowData, ProfileWindow)
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +84,12 @@ class Judging:
         return built
 
     def ask(
-        self, name: str, judge: Judge, data: WindowData, *, last: MonitorResult | None = None
+        self,
+        name: str,
+        judge: Callable[[Seen], list[MonitorResult]],
+        data: Seen,
+        *,
+        last: MonitorResult | None = None,
     ) -> list[MonitorResult]:
         """Judge, or say that the monitor raised: never PASSED, never FAILED.
 
@@ -93,8 +98,8 @@ class Judging:
         name : str
             The monitor.
         judge : callable
-            Its ``judge`` or ``look``.
-        data : WindowData
+            Its ``judge``, ``look`` or ``judge_profile``.
+        data : WindowData or ProfileWindow
             What is judged.
         last : MonitorResult, optional
             A result of the same monitor; what it raises counts in that one's series.

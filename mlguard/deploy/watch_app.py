@@ -20,9 +20,10 @@ from mlguard.deploy.judging import Judging
 from mlguard.deploy.patience import HANGS_S
 from mlguard.deploy.watch_labels import Answerer, LabelReader, Labels
 from mlguard.deploy.watch_memory import Memory
+from mlguard.deploy.watch_profiles import SlicePlace, walk_slices
 from mlguard.deploy.watch_rows import SETTLE_S, Place, Stretch, walk
 from mlguard.monitors.maturity import immature
-from mlguard.monitors.protocol import Looking, Monitor, Sequential
+from mlguard.monitors.protocol import Looking, Monitor, Profiled, Sequential
 from mlguard.monitors.service import judge_load
 from mlguard.monitors.window import Coverage, WindowData, concat, cut, window_data
 from mlguard.policy import Condition, condition
@@ -89,6 +90,8 @@ class AppWatch:
                 n_rows, n_labels = self._seen(active), self._labels_taken(active, name)
             elif monitor.clock == "labels":
                 n_rows, n_labels = self._seen(active), self._judge_labelled(monitor, name, active)
+            elif isinstance(monitor, Profiled) and self.log.has_slices(self.app, active.id):
+                n_rows, n_labels = self._judge_profiles(monitor, name, active), 0
             else:
                 n_rows, n_labels = self._judge_rows(monitor, name, active), 0
             conditions[name] = self._condition(monitor, name, n_rows=n_rows, n_labels=n_labels)
@@ -186,11 +189,39 @@ class AppWatch:
             place.looked != known.looked or abs(self.now - known.seen_at) > _NOTE_S
         ):
             self.memory.store(key, place.to_json())
+        return int(stretch.rows.num_rows) or int(self._lately(name, table))
+
+    def _judge_profiles(self, monitor: Profiled, name: str, active: Version) -> int:
+        """Judge the windows of profiles that closed; return how many rows were seen lately."""
+        key = self.app, active.id, self.state.generation, f"{name} by profiles"
+        table = self.table(name)
+        known = self.memory.profile(self.app, active.digest)
+        if known is None:
+            return 0
+        stretch = walk_slices(
+            self.log,
+            self.app,
+            version_id=active.id,
+            generation=self.state.generation,
+            grid=known,
+            place=SlicePlace.from_json(self.memory.state(key)),
+            window_s=table.window,
+            window_rows=table.window_rows,
+            now=self.now,
+        )
+        for window, after in stretch.windows(active.name):
+            self._record(
+                self.judging.ask(name, monitor.judge_profile, window, last=self._last(name))
+            )
+            self.memory.store(key, after.to_json())
+        return stretch.n_rows or int(self._lately(name, table))
+
+    def _lately(self, name: str, table: MonitorTable) -> bool:
+        """Whether the last window of a monitor ended within one window's time."""
         recent = [one for series in self._series(name) for one in series[-1:]]
-        lately = any(
+        return any(
             one.window is not None and one.window.end > self.now - table.window for one in recent
         )
-        return int(stretch.rows.num_rows) or int(lately)
 
     def _walk(
         self, active: Version, place: Place, table: MonitorTable, until: float | None = None

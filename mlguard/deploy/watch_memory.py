@@ -17,6 +17,7 @@ from mlguard.deploy.watch_rows import unknown_block
 from mlguard.results import MonitorResult
 
 if TYPE_CHECKING:
+    from mlguard.data.profile import Profile
     from mlguard.registry import IdBlock, Registry
 
 #: Results of one check that a decision may look back on.
@@ -35,6 +36,7 @@ class Memory:
     registry: Registry
     _states: dict[Key, dict[str, Any] | None] = field(default_factory=dict)
     _references: dict[tuple[str, str], dict[str, Any]] = field(default_factory=dict)
+    _profiles: dict[tuple[str, str], Profile] = field(default_factory=dict)
     _histories: dict[tuple[str, int], dict[str, list[MonitorResult]]] = field(default_factory=dict)
     _blocks: dict[int, IdBlock] = field(default_factory=dict)
     _firsts: list[int] = field(default_factory=list)
@@ -44,6 +46,7 @@ class Memory:
         """Forget what another process may have changed."""
         self._states.clear()
         self._references.clear()
+        self._profiles.clear()
         self._histories.clear()
 
     # --- states --------------------------------------------------------------------------
@@ -82,6 +85,18 @@ class Memory:
                 return {}
             self._references[app, digest] = found
         return found
+
+    def profile(self, app: str, digest: str) -> Profile | None:
+        """Return the profile of some bytes' reference; None where there is none."""
+        known = self._profiles.get((app, digest))
+        if known is None:
+            document = self.reference(app, digest).get("profile")
+            if document is None:
+                return None
+            from mlguard.data.profile import Profile
+
+            known = self._profiles[app, digest] = Profile.from_json(document)
+        return known
 
     def version(self, version_id: int) -> tuple[str, str]:
         """Return name and digest of a version."""

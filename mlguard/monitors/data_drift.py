@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from mlguard.config import AppSettings, DataDriftMonitor
-from mlguard.monitors.window import WindowData
-from mlguard.results import Measurement, MonitorResult, Verdict
+from mlguard.monitors.window import ProfileWindow, WindowData, known_columns
+from mlguard.results import Measurement, MonitorResult, Verdict, Window
 from mlguard.stats.two_sample import (
     DriftJudgement,
     effective_size,
@@ -31,7 +31,7 @@ from mlguard.stats.two_sample import (
 from mlguard.wording import count, estimate, number
 
 if TYPE_CHECKING:
-    from mlguard.data.profile import FeatureProfile, Profile
+    from mlguard.data.profile import Profile
 
 _ID = "data_drift.features"
 #: Rows below which nothing is said of any feature.
@@ -75,20 +75,34 @@ class DataDrift:
 
     def judge(self, window: WindowData) -> list[MonitorResult]:
         """Judge a closed window: one result, that of the feature that moved furthest."""
-        facts: dict[str, Any] = {
-            "id": _ID,
-            "version": window.version,
-            "window": window.window,
-        }
-        rows = window.take(window.valid)
-        if self.profile is None or not window.columns:
+        current = None
+        left_out: list[str] = []
+        if self.profile is not None and window.columns:
+            rows = window.take(window.valid)
+            known = known_columns(self.profile, rows.columns)
+            current = self.profile.only(known).summarise(known)
+            left_out = [
+                name for name in self.profile.features if name in rows.columns and name not in known
+            ]
+        return self._judge(window.version, window.window, current, left_out)
+
+    def judge_profile(self, window: ProfileWindow) -> list[MonitorResult]:
+        """Judge a closed window by what was counted of it; the same answer as by its rows."""
+        current = None if window.profile is None else window.profile.without_scores()
+        return self._judge(window.version, window.window, current, [])
+
+    def _judge(
+        self, version: str, window: Window, current: Profile | None, left_out: list[str]
+    ) -> list[MonitorResult]:
+        facts: dict[str, Any] = {"id": _ID, "version": version, "window": window}
+        if self.profile is None or current is None:
             what = "no reference profile" if self.profile is None else "no logged inputs"
             return [
                 MonitorResult(
                     verdict=Verdict.INCONCLUSIVE,
                     summary=f"not judged: the version has {what}",
                     reason="no_reference",
-                    n=len(rows),
+                    n=window.n_rows if current is None else current.n_rows,
                     n_min=N_MIN,
                     next_step=f"mlguard deploy {self.app.name}"
                     if self.profile is None
@@ -96,34 +110,29 @@ class DataDrift:
                     **facts,
                 )
             ]
-        judged, left_out = self._judge_features(rows, self.profile)
+        judged = self._judge_features(self.profile, current)
         if not judged:
             return [
                 MonitorResult(
                     verdict=Verdict.INCONCLUSIVE,
-                    summary="none of the logged inputs is in the reference",
+                    summary="none of the known inputs is in the reference",
                     reason="no_reference",
-                    n=len(rows),
+                    n=current.n_rows,
                     n_min=N_MIN,
                     **facts,
                 )
             ]
-        return [self._result(judged, left_out, facts, len(rows))]
+        return [self._result(judged, left_out, facts, current.n_rows)]
 
     def _judge_features(
-        self, rows: WindowData, profile: Profile
-    ) -> tuple[dict[tuple[str, str], DriftJudgement], list[str]]:
-        """Judge what can be compared: ``(feature, what) -> judgement``, and what cannot."""
-        pairs: dict[str, tuple[FeatureProfile, FeatureProfile]] = {}
-        left_out = []
-        for name, reference in profile.features.items():
-            values = rows.columns.get(name)
-            # Times are logged as text, and the passing of time is no drift.
-            if values is None or (reference.shape == "number" and values.dtype == object):
-                if name in rows.columns:
-                    left_out.append(name)
-                continue
-            pairs[name] = reference, reference.summarise(values)
+        self, profile: Profile, found: Profile
+    ) -> dict[tuple[str, str], DriftJudgement]:
+        """Judge what can be compared: ``(feature, what) -> judgement``."""
+        pairs = {
+            name: (profile[name], one)
+            for name, one in found.features.items()
+            if name in profile.features
+        }
         n_tests = sum(3 if one.shape == "category" else 2 for one, _ in pairs.values())
         shared: dict[str, Any] = {
             "n_features": max(1, n_tests),
@@ -149,7 +158,7 @@ class DataDrift:
                 judged[name, what] = judge_share_increase(
                     before, n_before, after, n_after, tolerance=self.settings.missing, **shared
                 )
-        return judged, left_out
+        return judged
 
     def _result(
         self,
@@ -189,7 +198,10 @@ class DataDrift:
                     high=None if one.interval is None else one.interval.high,
                     group=name,
                 )
-                for (name, what), one in judged.items()
+                # Worst first: who reads a mail on a phone sees what moved, not what begins with A.
+                for (name, what), one in sorted(
+                    judged.items(), key=lambda item: (-verdicts[item[0]].severity, -excess(item[1]))
+                )
             ),
             details={
                 "feature": key[0],

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Literal, Protocol, runtime_checkable
 
-from mlguard.monitors.window import WindowData
+from mlguard.monitors.window import ProfileWindow, WindowData
 from mlguard.results import MonitorResult
 
 Clock = Literal["rows", "labels"]
@@ -50,6 +50,14 @@ class Sequential(Monitor, Protocol):
 
     def restore(self, document: Mapping[str, Any]) -> None:
         """Go on from a snapshot."""
+
+
+@runtime_checkable
+class Profiled(Protocol):
+    """A monitor of rows that needs no rows where servers keep profiles of them."""
+
+    def judge_profile(self, window: ProfileWindow) -> list[MonitorResult]:
+        """Judge a closed window by what was counted of it."""
 
 
 @runtime_checkable

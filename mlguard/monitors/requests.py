@@ -15,14 +15,15 @@ Both are the callers' doing and no fault of the model, so they alert and do no m
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from mlguard.config import AppSettings, RequestsMonitor
 from mlguard.monitors.shares import N_MIN, judge_share
-from mlguard.monitors.window import WindowData, known_columns
-from mlguard.results import Measurement, MonitorResult, Verdict, Window
+from mlguard.monitors.window import ProfileWindow, WindowData, known_columns
+from mlguard.results import Measurement, MonitorResult, Verdict
 from mlguard.wording import share
 
 if TYPE_CHECKING:
@@ -71,43 +72,32 @@ class Requests:
         if self.profile is not None and window.columns:
             known = known_columns(self.profile, rows.columns)
             current = self.profile.only(known).summarise(known)
-        return self.judge_profile(window.window, window.version, current, refused=None)
+        return self.judge_profile(
+            ProfileWindow(version=window.version, window=window.window, profile=current)
+        )
 
-    def judge_profile(
-        self, window: Window, version: str, current: Profile | None, *, refused: int | None
-    ) -> list[MonitorResult]:
-        """Judge a closed window by its profile.
-
-        Parameters
-        ----------
-        window : Window
-            Which rows it is of.
-        version : str
-            Who answered them.
-        current : Profile or None
-            Of the window's valid rows; None where no inputs are known.
-        refused : int or None
-            Requests that were refused meanwhile; None where nobody counted.
-        """
-        found = [self._unusual(window, version, current)]
-        if refused is not None:
+    def judge_profile(self, window: ProfileWindow) -> list[MonitorResult]:
+        """Judge a closed window by what was counted of it."""
+        facts = {"window": window.window, "version": window.version}
+        found = [self._unusual(facts, window.profile)]
+        if window.refused is not None:
             found.append(
                 judge_share(
-                    refused,
-                    refused + window.n_rows,
+                    window.refused,
+                    window.refused + window.window.n_rows,
                     limit=self.settings.refused,
                     confidence_level=self.settings.confidence_level,
-                    words="refused requests among them and the answered rows",
+                    words="requests, each row of an answered batch as one, were refused",
                     next_step="see the callers' errors on /metrics and in the access log",
-                    facts={"id": "requests.refused", "window": window, "version": version},
+                    facts={"id": "requests.refused", **facts},
                 )
             )
         return found
 
-    def _unusual(self, window: Window, version: str, current: Profile | None) -> MonitorResult:
-        facts: dict[str, Any] = {"id": "requests.unusual", "window": window, "version": version}
+    def _unusual(self, shared: dict[str, Any], current: Profile | None) -> MonitorResult:
+        facts: dict[str, Any] = {"id": "requests.unusual", **shared}
         if self.profile is None or current is None:
-            what = "no reference profile" if self.profile is None else "no known inputs"
+            what = "no reference profile" if self.profile is None else "no logged inputs"
             return MonitorResult(
                 verdict=Verdict.SKIPPED,
                 summary=f"not judged: the version has {what}",
@@ -129,13 +119,12 @@ class Requests:
         named = ", ".join(
             f"{name} {share(odd[name] / current[name].n_rows)}" for name in worst[:_NAMED]
         )
-        words = "rows with a value unlike the reference's" + (f": {named};" if named else "")
-        return judge_share(
+        found = judge_share(
             current.n_unusual,
             current.n_rows,
             limit=min(1.0, self.settings.unusual + by_chance),
             confidence_level=self.settings.confidence_level,
-            words=words,
+            words="rows with a value unlike the reference's",
             next_step=f"mlguard report {self.app.name}",
             facts=facts
             | {
@@ -151,6 +140,9 @@ class Requests:
                 "details": {"by_chance": by_chance, "columns": worst},
             },
         )
+        if not named or found.verdict is Verdict.INCONCLUSIVE:
+            return found
+        return dataclasses.replace(found, summary=f"{found.summary}; most: {named}")
 
 
 def _odd(reference: FeatureProfile, current: FeatureProfile) -> int:

@@ -54,6 +54,28 @@ class Coverage:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class ProfileWindow:
+    """What was counted of the rows of one version in one generation.
+
+    Attributes
+    ----------
+    version : str
+        Name of the version that answered.
+    window : Window
+        When it was, and how many rows it stands for.
+    profile : Profile or None
+        Of the valid rows' inputs and scores; None where they were not counted.
+    refused : int or None
+        Requests that were refused meanwhile as malformed; None where nobody counted.
+    """
+
+    version: str
+    window: Window
+    profile: Profile | None
+    refused: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class WindowData:
     """Rows of one version in one generation, all arrays of shape (n_rows,).
 

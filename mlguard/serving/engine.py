@@ -57,6 +57,9 @@ __all__ = [
 
 logger = logging.getLogger("mlguard.serving")
 
+#: Answers to a request that could not be read: the caller's doing.
+_MALFORMED = frozenset({400, 413, 422})
+
 
 class AppEngine:
     """One app in one front-end process.
@@ -328,6 +331,12 @@ class AppEngine:
             self.recorder.put(self._nowhere if version is None else version.log_target, facts)
         if self.route.split.mirrors and version is not None and version is self._active:
             self.mirrors.show(self.route.split, version, replied)
+
+    def refused(self, status: int) -> None:
+        """Count a request that was answered by an error."""
+        self.tally.refused(status)
+        if status in _MALFORMED and self._active is not None and self.recorder is not None:
+            self.recorder.refuse(self._active.log_target)
 
     def readers(self) -> list[RowReader]:
         """Return what can read a row of this app, the live version's first."""

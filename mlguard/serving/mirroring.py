@@ -129,7 +129,7 @@ class Mirrors:
             return
         request, reason = shown.request, answer.explanation
         target = dataclasses.replace(
-            version.log_target, version_id=mirrored_folder(version.spec.id)
+            version.log_target, version_id=mirrored_folder(version.spec.id), grid=None
         )
         recorder.put(
             target,

@@ -209,7 +209,7 @@ def _predictions(app: FastAPI, state: ServerState) -> None:
             reply = await engine.predict(await read_body(request, state.max_body), caller=caller)
         except MlguardError as error:
             status = 400 if isinstance(error, BadRequestError) else error.http_status
-            engine.tally.refused(status)
+            engine.refused(status)
             raise
         headers = {
             "X-MLGuard-Version": reply.version,

@@ -219,7 +219,7 @@ class PredictProtocol(GuardedProtocol):
 
     def _refused(self, exchange: Exchange, error: MlguardError) -> None:
         reply = reply_to(error)
-        exchange.engine.tally.refused(reply.status_code)
+        exchange.engine.refused(reply.status_code)
         exchange.out = self.quick.error(reply, self, exchange)
         exchange.body = b""
         self.flush()

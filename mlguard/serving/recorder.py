@@ -17,6 +17,8 @@ from typing import Any, Protocol
 
 import msgspec
 
+from mlguard.serving.counting import Counters, InputCounts
+
 logger = logging.getLogger("mlguard.serving")
 
 _FLUSH_S = 0.5
@@ -62,8 +64,8 @@ class Writer(Protocol):
         """Write what is buffered and finish the file."""
 
 
-class Log(Protocol):
-    """Where prediction rows go."""
+class Log(Counters, Protocol):
+    """Where prediction rows go, and counts of them."""
 
     def writer(
         self,
@@ -94,6 +96,9 @@ class LogTarget:
         Columns that are never written.
     inputs : bool
         Whether inputs are written at all.
+    grid : Profile or None
+        Profile of the version's reference, on whose grid its inputs are counted; None: they
+        are not.
     """
 
     app: str
@@ -101,6 +106,7 @@ class LogTarget:
     features: tuple[Any, ...] = ()
     redact: tuple[str, ...] = ()
     inputs: bool = True
+    grid: Any = None
 
 
 class Recorder:
@@ -128,6 +134,7 @@ class Recorder:
         self._taken = 0
         self._writers: dict[tuple[str, int | str], tuple[Writer, LogTarget]] = {}
         self._idle: dict[tuple[str, int | str], float] = {}
+        self._counts = InputCounts(log, process)
         self._stopping = False
         self._wake = threading.Event()
         self._thread = threading.Thread(target=self._run, name="prediction-log", daemon=True)
@@ -152,6 +159,10 @@ class Recorder:
         if waiting < _MANY_ROWS <= waiting + len(facts):
             self._wake.set()
 
+    def refuse(self, target: LogTarget) -> None:
+        """Count a request that was refused as malformed while a version answered the others."""
+        self._counts.refuse(target)
+
     def flush(self) -> None:
         """Write everything that was put so far."""
         with self._flush_lock:
@@ -163,6 +174,7 @@ class Recorder:
         self._wake.set()
         self._thread.join()
         self.flush()
+        self._counts.close()
         for writer, _ in self._writers.values():
             writer.close()
         self._writers.clear()
@@ -191,6 +203,7 @@ class Recorder:
         for key, (target, facts) in batches.items():
             self._idle[key] = 0.0
             self._guarded(key, target, facts)
+        self._counts.flush()
         for key in [key for key in self._writers if key not in batches]:
             self._idle[key] += _FLUSH_S
             if self._idle[key] > _IDLE_S:
@@ -219,6 +232,9 @@ class Recorder:
                     inputs=target.inputs,
                 )
                 known = self._writers[key] = (writer, target)
+            if target.grid is not None:
+                # Before the rows can be read: who judges the counts must not judge the rows too.
+                self._counts.take(target, dict(zip(FACTS, zip(*facts, strict=True), strict=True)))
             known[0].append_columns(*_columns(target, facts))
             known[0].flush()
             self._failed = False

@@ -15,6 +15,7 @@ Rules
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import time
 from collections import deque
 from dataclasses import dataclass
@@ -97,6 +98,7 @@ class ServedVersion:
         )
         self._check = RowCheck(self.schema.input, self.schema.features)
         self.cache: RowCache | None = None
+        self._grid: Any = None
         self.reconfigure(app.settings)
         self.replica: Replica = self._made(app.settings)
 
@@ -140,7 +142,13 @@ class ServedVersion:
             self.schema.features,
             tuple(settings.log.redact),
             settings.log.inputs == "all",
+            self._grid,
         )
+
+    def count_on(self, grid: Any) -> None:
+        """Count inputs on the grid of a profile from now on; None: not at all."""
+        self._grid = grid
+        self.log_target = dataclasses.replace(self.log_target, grid=grid)
 
     def _remember(self, limit_bytes: int) -> None:
         """Set what the cache may take; once there is one it stays, for rows may share answers."""

@@ -335,10 +335,22 @@ class RegistrySync:
         for key in keys:
             engine.ids.refill(key)
         if route != engine.route:
+            self._count_inputs(engine, {one for one, _ in keys})
             before = {(one, engine.route.generation) for one in engine.versions}
             self._in_loop(partial(engine.switch, route))
             engine.ids.forget(keys | before)
         self._metrics.uncredited.labels(engine.name).set(engine.ids.uncredited)
+
+    def _count_inputs(self, engine: AppEngine, wanted: set[int]) -> None:
+        """Let versions count their inputs on the grid that the monitors judge them by."""
+        from mlguard.data.profile import Profile
+
+        assert self.registry is not None
+        for version_id in wanted & engine.versions.keys():
+            digest = self.registry.version_by_id(version_id).digest
+            document = (self.registry.reference(engine.name, digest) or {}).get("profile")
+            grid = None if document is None else Profile.from_json(document)
+            self._in_loop(partial(engine.versions[version_id].count_on, grid))
 
     def _drop(self, engine: AppEngine, wanted: set[int]) -> None:
         now = self._clock()

@@ -149,7 +149,7 @@ class V2Routes:
                 engine, version, caller, *read_infer(body, _header_length(request))
             )
         except MlguardError as error:
-            engine.tally.refused(400 if isinstance(error, BadRequestError) else error.http_status)
+            engine.refused(400 if isinstance(error, BadRequestError) else error.http_status)
             raise
         if self._state.draining:
             headers["Connection"] = "close"

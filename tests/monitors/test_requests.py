@@ -8,6 +8,7 @@ import pytest
 from mlguard.config import RequestsMonitor
 from mlguard.data.profile import Profile
 from mlguard.monitors.requests import Requests
+from mlguard.monitors.window import ProfileWindow
 from mlguard.results import Verdict, Window
 
 KINDS = {"age": "number", "job": "category"}
@@ -79,7 +80,9 @@ def test_refused_requests_are_held_against_their_limit(monitor):
     """Their share among refused and answered, with an exact interval."""
     profile = monitor.profile.summarise(rows(300, 7))
     for refused, verdict in [(10, Verdict.PASSED), (100, Verdict.FAILED)]:
-        _, found = monitor.judge_profile(WINDOW, "v1", profile, refused=refused)
+        _, found = monitor.judge_profile(
+            ProfileWindow(version="v1", window=WINDOW, profile=profile, refused=refused)
+        )
         assert (found.id, found.verdict) == ("requests.refused", verdict)
         assert found.value == pytest.approx(refused / (300 + refused))
 

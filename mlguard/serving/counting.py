@@ -1,0 +1,122 @@
+"""What versions are sent, counted on the grid of their reference, whatever the log keeps of it.
+
+It runs in the log's own thread, with rows that are already answered, so nobody waits for it.
+Requests that were refused as malformed belong to no row; they are counted in the event loop and
+taken up by the next slice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import groupby
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from mlguard.serving.recorder import LogTarget
+
+Key = tuple[str, int | str]
+
+
+class Counter(Protocol):
+    """What counts one version's rows (see ``data.profile_log``)."""
+
+    def announce(self) -> None:
+        """Say that counts will come."""
+
+    def add(
+        self,
+        *,
+        generation: int,
+        times: Sequence[float],
+        rows: Sequence[Any],
+        scores: Sequence[float | None],
+        valid: Sequence[bool],
+    ) -> None:
+        """Count rows of one generation."""
+
+    def flush(self, *, refused: int = 0) -> int:
+        """Write what was counted if it is time; returns the refused requests taken up."""
+
+    def close_slice(self, *, refused: int = 0) -> None:
+        """Write what was counted."""
+
+
+class Counters(Protocol):
+    """Where counts go."""
+
+    def profile_writer(
+        self,
+        app: str,
+        version_id: int | str,
+        process: str,
+        grid: Any,
+        features: Sequence[Any],
+        *,
+        redact: Sequence[str] = (),
+    ) -> Counter:
+        """Return what counts one version's rows."""
+
+
+class InputCounts:
+    """Counts the rows of every version that has a grid.
+
+    Parameters
+    ----------
+    log : Counters
+        Where the counts go.
+    process : str
+        Name of this process among those that write.
+    """
+
+    def __init__(self, log: Counters, process: str) -> None:
+        self._log = log
+        self._process = process
+        self._open: dict[Key, tuple[Counter, LogTarget]] = {}
+        # The first rises in the event loop and is read here; the second only here.
+        self._refused: dict[Key, int] = {}
+        self._told: dict[Key, int] = {}
+
+    def refuse(self, target: LogTarget) -> None:
+        """Note a request that was refused while a version answered the others."""
+        key = (target.app, target.version_id)
+        self._refused[key] = self._refused.get(key, 0) + 1
+
+    def take(self, target: LogTarget, facts: Mapping[str, Sequence[Any]]) -> None:
+        """Count answered rows, generation by generation; the columns of ``recorder.FACTS``."""
+        key = (target.app, target.version_id)
+        known = self._open.get(key)
+        if known is not None and known[1] != target:
+            known[0].close_slice()
+            known = None
+        if known is None:
+            counter = self._log.profile_writer(
+                *key, self._process, target.grid, target.features, redact=target.redact
+            )
+            counter.announce()
+            known = self._open[key] = (counter, target)
+        start = 0
+        for generation, run in groupby(facts["generation"]):
+            stop = start + sum(1 for _ in run)
+            known[0].add(
+                generation=generation,
+                times=facts["time"][start:stop],
+                rows=facts["row"][start:stop],
+                scores=facts["score"][start:stop],
+                valid=facts["valid"][start:stop],
+            )
+            start = stop
+
+    def flush(self) -> None:
+        """Write the counts that are due."""
+        for key, (counter, _) in self._open.items():
+            taken_up = counter.flush(refused=self._untold(key))
+            self._told[key] = self._told.get(key, 0) + taken_up
+
+    def close(self) -> None:
+        """Write all counts."""
+        for key, (counter, _) in self._open.items():
+            counter.close_slice(refused=self._untold(key))
+        self._open.clear()
+
+    def _untold(self, key: Key) -> int:
+        return self._refused.get(key, 0) - self._told.get(key, 0)
