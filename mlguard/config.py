@@ -1247,6 +1247,35 @@ class FairnessMonitor(WindowedMonitor):
         return self
 
 
+class EstimatedPerformanceMonitor(WindowedMonitor):
+    """``[monitor.estimated_performance]``."""
+
+    action: Literal["alert", "freeze"] = Field(
+        "freeze",
+        description="The highest level this monitor may reach. An estimate never moves traffic.",
+    )
+    metric: Literal["accuracy", "f1", "auc"] = Field(
+        "accuracy", description="What is estimated from the scores, without labels."
+    )
+    tolerance: float = Field(
+        0.02, ge=0, lt=1, description="Fall below the figure on the test data that is ignored."
+    )
+
+
+class RequestsMonitor(WindowedMonitor):
+    """``[monitor.requests]``."""
+
+    unusual: Ratio = Field(
+        0.05,
+        description="Largest share of rows with a value unlike the reference's: outside its "
+        "range, a category it never had, or missing where it never was. What chance alone "
+        "brings is added.",
+    )
+    refused: Ratio = Field(
+        0.1, description="Largest share of requests that are refused as malformed (4xx)."
+    )
+
+
 class ServiceMonitor(WindowedMonitor):
     """``[monitor.service]``."""
 
@@ -1263,6 +1292,8 @@ class MonitorTables(Table):
     data_drift: DataDriftMonitor = DataDriftMonitor()
     prediction_drift: PredictionDriftMonitor = PredictionDriftMonitor()
     label_drift: LabelDriftMonitor = LabelDriftMonitor()
+    estimated_performance: EstimatedPerformanceMonitor = EstimatedPerformanceMonitor()
+    requests: RequestsMonitor = RequestsMonitor()
     concept_drift: ConceptDriftMonitor = ConceptDriftMonitor()
     fairness: FairnessMonitor = FairnessMonitor()
     service: ServiceMonitor = ServiceMonitor()
@@ -1375,35 +1406,6 @@ class LogTable(Table):
     retention: Duration = Field(30 * 86400, gt=0, description="How long rows are kept.")
     redact: list[str] = Field(default_factory=list, description="Columns that are never written.")
 
-class EstimatedPerformanceMonitor(WindowedMonitor):
-    """``[monitor.estimated_performance]``."""
-
-    action: Literal["alert", "freeze"] = Field(
-        "freeze",
-        description="The highest level this monitor may reach. An estimate never moves traffic.",
-    )
-    metric: Literal["accuracy", "f1", "auc"] = Field(
-        "accuracy", description="What is estimated from the scores, without labels."
-    )
-    tolerance: float = Field(
-        0.02, ge=0, lt=1, description="Fall below the figure on the test data that is ignored."
-    )
-
-
-class RequestsMonitor(WindowedMonitor):
-    """``[monitor.requests]``."""
-
-    unusual: Ratio = Field(
-        0.05,
-        description="Largest share of rows with a value unlike the reference's: outside its "
-        "range, a category it never had, or missing where it never was. What chance alone "
-        "brings is added.",
-    )
-    refused: Ratio = Field(
-        0.1, description="Largest share of requests that are refused as malformed (4xx)."
-    )
-
-
 
 class ReportTable(Table):
     """``[report]``."""
@@ -1420,8 +1422,6 @@ class AppSettings(Table):
     data: DataTable
     model: ModelTable = ModelTable()
     gate: GateTables = GateTables()
-    estimated_performance: EstimatedPerformanceMonitor = EstimatedPerformanceMonitor()
-    requests: RequestsMonitor = RequestsMonitor()
     monitor: MonitorTables = MonitorTables()
     rollout: RolloutTable = RolloutTable()
     auto: AutoTable = AutoTable()

@@ -998,23 +998,6 @@ class Project:
 
         return collect_registry(self.registry, dry_run=dry_run)
 
-    # --- watching ------------------------------------------------------------------------
-
-    def monitor(self, name: str | None = None, *, once: bool = True) -> Monitored | None:
-        """Judge the windows that are due and act by policy.
-
-        Parameters
-        ----------
-        name : str, optional
-            One app; default all.
-        once : bool
-            Return after one pass; else watch until SIGTERM or SIGINT, and return None.
-        """
-        from mlguard.deploy.monitoring import monitor_forever, monitor_once
-
-        if name is not None:
-            self.app(name)
-        if once:
     def erase(
         self,
         name: str,
@@ -1057,48 +1040,23 @@ class Project:
             dry_run=dry_run,
         )
 
-    # --- mail ----------------------------------------------------------------------------
+    # --- watching ------------------------------------------------------------------------
 
-    def test_notifiers(self, to: Sequence[str] | None = None) -> Tested:
-        """Send a test message to every recipient, and say for each what happened.
-
-        Parameters
-        ----------
-        to : sequence of str, optional
-            To these instead: addresses, or ``"webhook"``.
-        """
-        from mlguard.deploy.mailing import try_notifiers
-        from mlguard.registry.store import recipients_of
-
-        recipients = tuple(to) if to else recipients_of(self.settings)
-        key = f"{int(self.clock() * 1000):x}"
-        return try_notifiers(self.settings, recipients, key=key, now=self.clock())
-
-    def outbox(self, *, everything: bool = False) -> Queue:
-        """Return the mail that waits or is dead, and what each waits for.
+    def monitor(self, name: str | None = None, *, once: bool = True) -> Monitored | None:
+        """Judge the windows that are due and act by policy.
 
         Parameters
         ----------
-        everything : bool
-            The newest hundred, also what was sent.
+        name : str, optional
+            One app; default all.
+        once : bool
+            Return after one pass; else watch until SIGTERM or SIGINT, and return None.
         """
-        from mlguard.deploy.mailing import outbox_list
+        from mlguard.deploy.monitoring import monitor_forever, monitor_once
 
-        return outbox_list(self.settings, self.registry, everything=everything, now=self.clock())
-
-    def retry_mail(self, mail_id: int) -> Queue:
-        """Give a mail that is dead or waits another chance, with the next pass."""
-        from mlguard.deploy.mailing import outbox_retry
-
-        return outbox_retry(self.registry, mail_id, now=self.clock())
-
-    def drop_mail(self, mail_id: int, *, reason: str) -> Queue:
-        """Take a mail that is dead or waits out of the queue; it is never sent."""
-        from mlguard.deploy.mailing import outbox_drop
-
-        self._reason(reason)
-        return outbox_drop(self.registry, mail_id, reason, now=self.clock())
-
+        if name is not None:
+            self.app(name)
+        if once:
             return monitor_once(self.settings, self.registry, only=name, clock=self.clock)
         monitor_forever(self.settings, self.registry, only=name, clock=self.clock)
         return None
