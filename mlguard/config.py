@@ -18,8 +18,17 @@ import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self, TypeVar, get_args
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    model_validator,
+)
 
 from mlguard.errors import ConfigError, NotFoundError
 from mlguard.results import Enforcement
@@ -74,6 +83,69 @@ AnyTable = TypeVar("AnyTable", bound=Table)
 
 
 # --- mlguard.toml ------------------------------------------------------------------------
+
+_CLOCK = r"([01]\d|2[0-3]):([0-5]\d)"
+_DAILY = re.compile(rf"{_CLOCK} (\S+)")
+_SPAN = re.compile(rf"{_CLOCK} (?:to|-) {_CLOCK} (\S+)")
+
+
+def _zone(name: str) -> ZoneInfo:
+    try:
+        return ZoneInfo(name)
+    except (ZoneInfoNotFoundError, ValueError, OSError) as error:
+        raise ValueError(
+            f"{name!r} is no time zone; write UTC or a name like Europe/Paris"
+        ) from error
+
+
+def parse_daily(text: str) -> tuple[int, ZoneInfo]:
+    """Return a time of day in minutes after midnight, and its zone.
+
+    Raises
+    ------
+    ValueError
+        If ``text`` is not of the form ``"08:00 UTC"``.
+
+    Examples
+    --------
+    >>> parse_daily("08:30 UTC")[0]
+    510
+    """
+    found = _DAILY.fullmatch(text)
+    if found is None:
+        raise ValueError(f'{text!r} is no time of day with a zone; write it like "08:00 UTC"')
+    return int(found[1]) * 60 + int(found[2]), _zone(found[3])
+
+
+def parse_span(text: str) -> tuple[int, int, ZoneInfo]:
+    """Return the start and end of some hours of the day in minutes after midnight, and the zone.
+
+    Raises
+    ------
+    ValueError
+        If ``text`` is not of the form ``"22:00 to 07:00 UTC"``, or the hours are none or all.
+
+    Examples
+    --------
+    >>> parse_span("22:00 to 07:00 UTC")[:2]
+    (1320, 420)
+    """
+    found = _SPAN.fullmatch(text)
+    if found is None or found.group(1, 2) == found.group(3, 4):
+        raise ValueError(f'{text!r} are no hours of the day; write them like "22:00 to 07:00 UTC"')
+    start, end = int(found[1]) * 60 + int(found[2]), int(found[3]) * 60 + int(found[4])
+    return start, end, _zone(found[5])
+
+
+def _checked_daily(text: str) -> str:
+    parse_daily(text)
+    return text
+
+
+def _checked_span(text: str) -> str:
+    if text:
+        parse_span(text)
+    return text
 
 
 class ProjectTable(Table):
@@ -164,10 +236,66 @@ class EmailTable(Table):
     timeout_s: float = Field(20, gt=0, description="Seconds to wait for the mail server.")
 
 
-class NotifyProjectTable(Table):
-    """``[notify]`` of mlguard.toml."""
+class WebhookTable(Table):
+    """``[notify.webhook]``: every event as a JSON document, posted to one address."""
 
+    url: str = Field(
+        pattern=r"^https?://[^\s/]+", description="Where each event is posted to, as JSON."
+    )
+    secret_env: str = Field(
+        "",
+        description="Environment variable with a secret; with it each request is signed in the "
+        "header `X-MLGuard-Signature`. Empty: no signature.",
+    )
+    timeout_s: float = Field(20, gt=0, description="Seconds to wait for the answer.")
+
+
+class NotifyProjectTable(Table):
+    """``[notify]``: when people are told. How is told in the tables below it."""
+
+    group_wait: Duration = Field(
+        30.0,
+        ge=0,
+        description="How long the first message of an incident waits for what belongs to it.",
+    )
+    group_interval: Duration = Field(
+        300.0, ge=0, description="Least time between two messages of one incident."
+    )
+    repeat: Duration = Field(
+        4 * 3600.0,
+        ge=60,
+        description="An incident that is still open after so long without news is reminded of; "
+        "after that daily.",
+    )
+    digest: Annotated[str, AfterValidator(_checked_daily)] = Field(
+        "08:00 UTC",
+        description='When the daily digest goes out: a time and a zone, e.g. "08:00 Europe/Paris".',
+    )
+    quiet: Annotated[str, AfterValidator(_checked_span)] = Field(
+        "",
+        description='Hours in which only a rollback or the default output is told, e.g. "22:00 to '
+        '07:00 Europe/Paris"; what else happens is told when they end. Empty: none.',
+    )
+    cap_per_day: int = Field(
+        20,
+        ge=1,
+        description="Most messages to one address from one digest to the next; what is more "
+        "stands in the digest. A rollback and the default output are told above it.",
+    )
+    give_up: Duration = Field(
+        72 * 3600.0, ge=60, description="What could not be sent for so long is given up."
+    )
+    also: OneOrMany = Field(
+        default_factory=list,
+        description="Recipients that a notifier from elsewhere reaches, in its own words.",
+    )
+    authors: dict[str, str] = Field(
+        default_factory=dict,
+        description="Addresses of people by the name they work under: a refusal is told to whoever "
+        "registered the version, if named here, and else to all.",
+    )
     email: EmailTable | None = Field(None, description="Where mail goes.")
+    webhook: WebhookTable | None = Field(None, description="Where events are posted to.")
 
 
 class ProjectSettings(Table):
@@ -354,6 +482,20 @@ class ModelTable(Table):
     replicas: int = Field(1, ge=1, le=256, description="Processes that the model runs in.")
     memory_mib: int = Field(2048, ge=64, description="Memory limit of a model's process.")
     wall_limit_s: float = Field(30, gt=0, description="Longest that one batch may take.")
+    cpu_limit_s: float = Field(
+        60,
+        ge=0.1,
+        le=86_400,
+        description="Most processor time of a model's process for one batch, all its threads "
+        "together, and what they go on with afterwards.",
+    )
+    heartbeat_s: float = Field(
+        10,
+        ge=0.1,
+        le=3600,
+        description="A model's process that has nothing to do and gives no sign of life for so "
+        "long is replaced.",
+    )
 
     @property
     def threshold_attribute(self) -> str:
@@ -481,20 +623,6 @@ class RangesCheck(CheckPolicy):
 
     at_most: Ratio = Field(
         0.05, description="Largest share of a column's numbers outside the range of training."
-    )
-    cpu_limit_s: float = Field(
-        60,
-        ge=0.1,
-        le=86_400,
-        description="Most processor time of a model's process for one batch, all its threads "
-        "together, and what they go on with afterwards.",
-    )
-    heartbeat_s: float = Field(
-        10,
-        ge=0.1,
-        le=3600,
-        description="A model's process that has nothing to do and gives no sign of life for so "
-        "long is replaced.",
     )
 
 

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from mlguard.deploy.fairness import Examined
     from mlguard.deploy.history import History
     from mlguard.deploy.incidents import Incidents
+    from mlguard.deploy.mailing import Queue, Tested
     from mlguard.deploy.mitigation import Method
     from mlguard.deploy.monitoring import Monitored
     from mlguard.deploy.outcome import Outcome
@@ -375,9 +376,12 @@ class Project:
         to: str | None = None,
         to_default: bool = False,
         quarantine: bool = False,
+        force: bool = False,
         dry_run: bool = False,
     ) -> Outcome:
         """Go back to the version that was confirmed before the one that serves now.
+
+        The bytes that would serve are read, loaded and asked a few rows before anything moves.
 
         Parameters
         ----------
@@ -391,13 +395,15 @@ class Project:
             Answer the default output instead of any version.
         quarantine : bool
             Bar the current version's bytes from serving again.
+        force : bool
+            Go there although a monitor has found that it would not help.
         dry_run : bool
             Say what would happen; change nothing.
 
         Raises
         ------
         RefusedError
-            If there is nothing to go back to.
+            If there is nothing to go back to, or it cannot serve, or it would not help.
         IntegrityError
             If the target's bytes are not what they were.
         """
@@ -410,6 +416,9 @@ class Project:
         serving = before.active.name if before.active else "the default output"
         if dry_run:
             return self._rollback_tried(name, serving, target)
+        from mlguard.deploy.standby import refuse_unfit
+
+        tried = refuse_unfit(self.settings, self.app(name), self.registry, target, force=force)
         after = self.registry.rollback(
             name,
             to=target,
@@ -426,6 +435,7 @@ class Project:
             to=target.name,
             lines=(
                 f"{target.name} serves now instead of {serving} (generation {after.generation}).",
+                f"Tried before: {tried.reason}.",
                 f"Reason: {reason}",
             ),
             next_step=f"mlguard status {name}",
@@ -503,18 +513,34 @@ class Project:
             line = f"{serving} of {name} answers already. Nothing was changed."
         return self._outcome("unblock", name, changed=changed, lines=(line,))
 
-    def hold(self, name: str, *, reason: str, hours: float = 24) -> Outcome:
-        """Let no new version go live for some hours; a rollback stays possible."""
+    def hold(self, name: str, *, reason: str, hours: float = 24, mute: bool = False) -> Outcome:
+        """Let no new version go live for some hours; a rollback stays possible.
+
+        Parameters
+        ----------
+        name, reason : str
+            Whose, and why.
+        hours : float
+            How long it lasts.
+        mute : bool
+            Keep mail about the app back while it lasts; a rollback and the default output are
+            told all the same, and what monitors find is recorded and acted on.
+        """
         self._reason(reason)
         self._seen(name)
         before = {one.id for one in self.registry.holds(name)}
-        held = self.registry.hold(name, reason, expires=self.clock() + hours * 3600)
+        held = self.registry.hold(name, reason, expires=self.clock() + hours * 3600, mute=mute)
         return self._outcome(
             "hold",
             name,
             changed=held.id not in before,
             lines=(
                 f"No new version of {name} goes live for {hours:g} h. Rollback stays possible.",
+                *(
+                    ("Mail about it is muted, but for a rollback's and the default output's.",)
+                    if mute
+                    else ()
+                ),
             ),
             next_step=f"mlguard resume {name} --reason …",
         )
@@ -1039,6 +1065,48 @@ class Project:
             reason=reason,
             dry_run=dry_run,
         )
+
+    # --- mail ----------------------------------------------------------------------------
+
+    def test_notifiers(self, to: Sequence[str] | None = None) -> Tested:
+        """Send a test message to every recipient, and say for each what happened.
+
+        Parameters
+        ----------
+        to : sequence of str, optional
+            To these instead: addresses, or ``"webhook"``.
+        """
+        from mlguard.deploy.mailing import try_notifiers
+        from mlguard.registry.store import recipients_of
+
+        recipients = tuple(to) if to else recipients_of(self.settings)
+        key = f"{int(self.clock() * 1000):x}"
+        return try_notifiers(self.settings, recipients, key=key, now=self.clock())
+
+    def outbox(self, *, everything: bool = False) -> Queue:
+        """Return the mail that waits or is dead, and what each waits for.
+
+        Parameters
+        ----------
+        everything : bool
+            The newest hundred, also what was sent.
+        """
+        from mlguard.deploy.mailing import outbox_list
+
+        return outbox_list(self.settings, self.registry, everything=everything, now=self.clock())
+
+    def retry_mail(self, mail_id: int) -> Queue:
+        """Give a mail that is dead or waits another chance, with the next pass."""
+        from mlguard.deploy.mailing import outbox_retry
+
+        return outbox_retry(self.registry, mail_id, now=self.clock())
+
+    def drop_mail(self, mail_id: int, *, reason: str) -> Queue:
+        """Take a mail that is dead or waits out of the queue; it is never sent."""
+        from mlguard.deploy.mailing import outbox_drop
+
+        self._reason(reason)
+        return outbox_drop(self.registry, mail_id, reason, now=self.clock())
 
     # --- watching ------------------------------------------------------------------------
 

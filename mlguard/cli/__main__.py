@@ -61,6 +61,7 @@ def main() -> None:
             incidents,
             logging_rows,
             looking,
+            mail,
             moving,
             rehearsing,
             running,
@@ -75,8 +76,8 @@ def main() -> None:
 
         # Importing a module of commands adds them.
         for commands in (
-            *(deploying, explaining, fairness, incidents, logging_rows, looking, moving, rehearsing),
-            *(running, samples, starting, steering, suggesting, upkeep, waiving),
+            *(deploying, explaining, fairness, incidents, logging_rows, looking, mail, moving),
+            *(rehearsing, running, samples, starting, steering, suggesting, upkeep, waiving),
         ):
             assert commands.app is app
         _run(app)

@@ -48,6 +48,10 @@ def rollback(
     quarantine: Annotated[
         bool, typer.Option("--quarantine", help="Never let these bytes serve again by themselves.")
     ] = False,
+    force: Annotated[
+        bool,
+        typer.Option("--force", help="Go there although a monitor found that it would not help."),
+    ] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say what would happen; change nothing.")
     ] = False,
@@ -65,6 +69,7 @@ def rollback(
             to=to,
             to_default=to_default,
             quarantine=quarantine,
+            force=force,
             dry_run=dry_run,
         ),
         project=project,
@@ -121,6 +126,12 @@ def hold(
     hours: Annotated[
         float, typer.Option("--hours", min=0.01, max=720, help="How long it lasts, at most 720.")
     ] = 24,
+    mute: Annotated[
+        bool,
+        typer.Option(
+            "--mute", help="Keep mail back, too, but for a rollback's and the default output's."
+        ),
+    ] = False,
     project: options.ProjectDir = None,
     json: options.Json = False,
     quiet: options.Quiet = False,
@@ -129,7 +140,7 @@ def hold(
     """Let no new version go live; a rollback stays possible."""
     _move(
         "hold",
-        lambda guarded: guarded.hold(name, reason=reason, hours=hours),
+        lambda guarded: guarded.hold(name, reason=reason, hours=hours, mute=mute),
         project=project,
         json=json,
         quiet=quiet,

@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from mlguard.config import AppSettings, ProjectSettings
+from mlguard.deploy.mailing import carrier
 from mlguard.deploy.outcome import SCHEMA_VERSION
-from mlguard.deploy.reporting import deliver_mail, report_if_due
+from mlguard.deploy.reporting import report_if_due
 from mlguard.deploy.standby import rehearse
 from mlguard.deploy.watch import TickEvent, Watcher
 from mlguard.registry import Registry
@@ -32,21 +33,35 @@ _MOVES = frozenset(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Monitored:
-    """What one pass over the apps found and did, in the order in which it happened."""
+    """What one pass over the apps found and did, in the order in which it happened.
+
+    Attributes
+    ----------
+    events : tuple of TickEvent
+    degraded : tuple of str
+        Why a human is needed after it; empty where all is well.
+    next_step : str
+        The command to type next.
+    """
 
     events: tuple[TickEvent, ...]
+    degraded: tuple[str, ...] = ()
     next_step: str = "mlguard status"
 
     @property
     def exit_code(self) -> int:
-        """3 where something could not be watched, else 0."""
-        return 3 if any(one.kind == "error" for one in self.events) else 0
+        """7 where a human is needed, 6 after a rollback, 3 where watching failed, else 0."""
+        kinds = {one.kind for one in self.events}
+        if self.degraded:
+            return 7
+        return 6 if "rolled_back" in kinds else 3 if "error" in kinds else 0
 
     @property
     def lines(self) -> tuple[str, ...]:
         """What happened, in sentences."""
         said = [f"{one.app}: {one.summary}" if one.app else one.summary for one in self.events]
-        return tuple(said) or ("Nothing was due.",)
+        needed = [f"A human is needed: {one}." for one in self.degraded]
+        return (*(said or ["Nothing was due."]), *needed)
 
     def to_json(self) -> dict[str, Any]:
         """Return the document that ``--json`` prints."""
@@ -57,6 +72,7 @@ class Monitored:
             "changed": any(one.kind in _MOVES for one in self.events),
             "exit_code": self.exit_code,
             "events": [one.to_json() | {"at": rfc3339(one.at)} for one in self.events],
+            "degraded": list(self.degraded),
         }
 
 
@@ -72,9 +88,10 @@ def watcher(
     clock : callable
         Seconds since the epoch.
     """
+    carry = carrier(project, registry)
 
     def deliver(now: float) -> str | None:
-        done = deliver_mail(project, registry, now)
+        done = carry(now)
         if not (done.sent or done.retried or done.dead):
             return None
         counts = f"{done.sent} mails sent, {done.retried} to try again, {done.dead} given up"

@@ -1,4 +1,4 @@
-"""Make the report of an app, and carry mail.
+"""Make the report of an app, and put it on its way.
 
 Brings together what the rooms know: the registry's record, the prediction log, the labels, the
 drawing processes and the notifiers.
@@ -19,14 +19,14 @@ from mlguard.config import AppSettings, ProjectSettings
 from mlguard.data.frames import read_frame
 from mlguard.data.labels import LabelStore, default_url
 from mlguard.data.prediction_log import PredictionLog, feature_column
+from mlguard.deploy.mailing import carrier
 from mlguard.deploy.outcome import SCHEMA_VERSION
 from mlguard.deploy.training import Progress
 from mlguard.errors import MlguardError
-from mlguard.notify.outbox import Delivered, deliver, notifiers_for
+from mlguard.notify.outbox import Delivered
 from mlguard.reports import schedule
 from mlguard.reports.build import build_report
 from mlguard.reports.drawing import write_evidently, write_report
-from mlguard.reports.pictures import Illustrator
 from mlguard.reports.view import ReportView
 from mlguard.wording import count, moment
 
@@ -196,15 +196,10 @@ def _reference(settings: AppSettings, features: Sequence[str], current: pa.Table
     return table.cast(current.schema)
 
 
-def deliver_mail(project: ProjectSettings, registry: Registry, now: float) -> Delivered:
-    """Make one pass over the outbox with every registered notifier."""
-    return deliver(registry, notifiers_for(project), now, draw=Illustrator(registry))
-
-
 def mail_report(project: ProjectSettings, registry: Registry, made: Reported) -> Reported:
     """Mail a report that was written."""
     schedule.send(registry, made.view, link=str(made.files[0]))
-    return dataclasses.replace(made, mailed=deliver_mail(project, registry, made.view.at))
+    return dataclasses.replace(made, mailed=carrier(project, registry)(made.view.at))
 
 
 def report_if_due(

@@ -137,6 +137,7 @@ class AppStatus:
     rollout: RolloutStatus | None = None
     disk: Disk | None = None
     silent: tuple[Server, ...] = ()
+    mail_stuck: str = ""
 
     @property
     def degraded(self) -> tuple[str, ...]:
@@ -159,6 +160,8 @@ class AppStatus:
             reasons.append(f"the disk is nearly full: {self.disk.says()}")
         if self.mail.get("DEAD"):
             reasons.append(f"{self.mail['DEAD']} mails could not be delivered")
+        if self.mail_stuck:
+            reasons.append(f"mail does not go out: {self.mail_stuck}")
         reasons += [
             f"a rollback was due and found no target (incident {one.id})"
             for one in self.incidents
@@ -218,6 +221,7 @@ def app_status(
         rollout=_rollout(registry, app),
         disk=disk,
         silent=tuple(registry.silent_servers()),
+        mail_stuck=registry.outbox.stuck(),
     )
 
 

@@ -302,7 +302,7 @@ class Actor:
             case Level.DEFAULT_OUTPUT:
                 return self._give_up(final, incident, facts)
             case Level.FREEZE:
-                self._freeze(final, incident, facts, said)
+                self._freeze(final, incident, facts, said, blind=is_blind(history))
             case _:
                 if said is None or said["level"] < Level.ALERT:
                     self._tell("alert", facts["why"], check=name, incident=incident.id)
@@ -425,11 +425,18 @@ class Actor:
         incident: Incident,
         facts: dict[str, Any],
         said: Mapping[str, Any] | None,
+        *,
+        blind: bool = False,
     ) -> None:
         # A human who resumed has seen it: the same incident does not freeze again.
         if said is not None and said["level"] >= Level.FREEZE:
             return
-        self.watch.registry.hold(self.watch.app, final.because, incident=incident.id)
+        self.watch.registry.hold(
+            self.watch.app,
+            final.because,
+            incident=incident.id,
+            mail="blind" if blind else "frozen",
+        )
         self._tell("frozen", facts["why"], check=facts["check"], incident=incident.id)
 
     def tidy(self) -> None:

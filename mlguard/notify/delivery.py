@@ -36,13 +36,20 @@ class SendError(MlguardError):
         Why, in the words of the other side.
     outcome : Outcome
         What that means.
+    hint : str
+        What a human can do about it.
+    uncertain : bool
+        Whether it may have arrived all the same: the line broke after it was handed over.
     """
 
     code = "send"
 
-    def __init__(self, message: str, outcome: Outcome, *, hint: str = "") -> None:
+    def __init__(
+        self, message: str, outcome: Outcome, *, hint: str = "", uncertain: bool = False
+    ) -> None:
         super().__init__(message, hint=hint)
         self.outcome = outcome
+        self.uncertain = uncertain
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,7 +65,7 @@ class Delivery:
     facts : mapping
         The event as it was written down.
     message_id : str
-        The same on every attempt.
+        The same on every attempt that may follow one which arrived.
     created_at : float
         When the event was written down (seconds, UTC).
     pictures : sequence of Picture
@@ -79,8 +86,8 @@ class Notifier(Protocol):
     def handles(self, recipient: str) -> bool:
         """Whether this notifier reaches ``recipient``."""
 
-    def send(self, delivery: Delivery, now: float) -> None:
-        """Deliver, or raise :class:`SendError`."""
+    def send(self, delivery: Delivery, now: float) -> str:
+        """Deliver, and say where it is now in a clause, or raise :class:`SendError`."""
 
     def close(self) -> None:
         """Let go of what was opened for a series of deliveries."""

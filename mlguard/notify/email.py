@@ -44,6 +44,7 @@ LOGIN_PAUSE_S = 60.0
 #: Answers that say the login, not the message, is at fault.
 _LOGIN_CODES = frozenset({530, 534, 535, 538})
 _FIRST_TEMPORARY, _FIRST_PERMANENT = 400, 500
+_PORTS = {"smtp": 25, "smtps": 465}
 
 
 class Email:
@@ -69,10 +70,10 @@ class Email:
 
     def handles(self, recipient: str) -> bool:
         """Whether ``recipient`` is an address or the folder."""
-        return recipient == FILE or "@" in recipient
+        return recipient == FILE or ("@" in recipient and ":" not in recipient)
 
-    def send(self, delivery: Delivery, now: float) -> None:
-        """Send one message to one recipient, or write it into the folder.
+    def send(self, delivery: Delivery, now: float) -> str:
+        """Send one message to one recipient, or write it into the folder; say where it is.
 
         Raises
         ------
@@ -99,16 +100,15 @@ class Email:
         except UsageError as error:
             raise SendError(error.message, Outcome.NEVER, hint=error.hint) from error
         if table is None or to_file:
-            self._write(message, delivery)
-        else:
-            try:
-                self._transmit(message, table, check_address(recipient))
-            except SendError as error:
-                # A wrong password tried every second gets an account locked.
-                self._refused = (
-                    (now + LOGIN_PAUSE_S, error) if error.outcome is Outcome.STOP else None
-                )
-                raise
+            return f"written to {self._write(message, delivery)}"
+        try:
+            self._transmit(message, table, check_address(recipient))
+        except SendError as error:
+            # A wrong password tried every second gets an account locked.
+            self._refused = (now + LOGIN_PAUSE_S, error) if error.outcome is Outcome.STOP else None
+            raise
+        url = urlsplit(table.smtp)
+        return f"taken by the mail server {url.hostname}:{url.port or _PORTS[url.scheme]}"
 
     def close(self) -> None:
         """Say goodbye to the server, if one was spoken to."""
@@ -120,7 +120,7 @@ class Email:
 
     # --- a folder ------------------------------------------------------------------------
 
-    def _write(self, message: EmailMessage, delivery: Delivery) -> None:
+    def _write(self, message: EmailMessage, delivery: Delivery) -> Path:
         """Write the message whole or not at all; a second attempt replaces the first."""
         file = None
         try:
@@ -129,7 +129,7 @@ class Email:
                 file.write(message.as_bytes(policy=SMTP.clone(linesep="\n")))
                 file.flush()
                 os.fsync(file.fileno())
-            Path(file.name).replace(self._folder / _file_name(delivery))
+            return Path(file.name).replace(self._folder / _file_name(delivery))
         except OSError as error:
             if file is not None:
                 Path(file.name).unlink(missing_ok=True)
@@ -172,10 +172,15 @@ class Email:
         connection: smtplib.SMTP
         if url.scheme == "smtps":
             connection = smtplib.SMTP_SSL(
-                url.hostname, url.port or 465, timeout=table.timeout_s, context=context
+                url.hostname,
+                url.port or _PORTS[url.scheme],
+                timeout=table.timeout_s,
+                context=context,
             )
         else:
-            connection = smtplib.SMTP(url.hostname, url.port or 25, timeout=table.timeout_s)
+            connection = smtplib.SMTP(
+                url.hostname, url.port or _PORTS[url.scheme], timeout=table.timeout_s
+            )
         try:
             if url.scheme == "smtp":
                 self._encrypt(connection, table, context)
@@ -236,7 +241,13 @@ def _send_error(error: Exception, *, connected: bool) -> SendError:
     hint = ""
     if isinstance(error, ssl.SSLCertVerificationError):
         hint = "give the server a certificate that this machine trusts (SSL_CERT_FILE adds one)"
-    return SendError(f"the mail server could not be used: {words}", Outcome.UNREACHABLE, hint=hint)
+    return SendError(
+        f"the mail server could not be used: {words}",
+        Outcome.UNREACHABLE,
+        hint=hint,
+        # Silence after the dialogue has begun: the text may have been taken.
+        uncertain=connected and not code,
+    )
 
 
 def _answer(error: Exception) -> tuple[int, str]:

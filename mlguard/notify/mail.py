@@ -189,7 +189,7 @@ def compose(
             filename=f"{one.cid.partition('@')[0]}.png",
         )  # fmt: skip
     message.add_attachment(
-        _facts_bytes(facts), "application", "json", disposition="attachment", filename="drift.json"
+        facts_json(facts), "application", "json", disposition="attachment", filename="drift.json"
     )
     return message
 
@@ -232,13 +232,12 @@ def text_part(notice: Notice, pictures: Sequence[str], now: float) -> str:
     if notice.earlier:
         lines = [_fill(f"{moment(at)}  {what}", 2) for at, what in notice.earlier]
         blocks.append("\n".join(["Before that", *lines]))
-    for title, text in (
+    answers = (
         ("Why", notice.why),
         ("What mlguard did", notice.did),
         ("What you can do next", notice.next_step),
-    ):
-        if text:
-            blocks.append(f"{title}\n{_fill(text, 2)}")
+    )
+    blocks += [f"{title}\n{_fill(text, 2)}" for title, text in answers if text]
     if notice.command:
         blocks.append(f"    {notice.command}")
     if pictures:
@@ -248,9 +247,10 @@ def text_part(notice: Notice, pictures: Sequence[str], now: float) -> str:
         blocks.append("\n".join(f"{name:<{width}}{text}" for name, text in notice.numbers))
     if notice.table:
         blocks.append(_text_table(notice))
-    if notice.waived:
-        lines = [_fill(one, 2) for one in notice.waived]
-        blocks.append("\n".join(["Waived in what serves", *lines]))
+    sections = [*notice.sections, ("Waived in what serves", notice.waived)]
+    blocks += [
+        "\n".join([title, *(_fill(one, 2) for one in told)]) for title, told in sections if told
+    ]
     blocks.append(f"-- \n{_footer(notice, now)}")
     return "\n\n".join(blocks) + "\n"
 
@@ -311,8 +311,8 @@ def html_part(notice: Notice, pictures: Sequence[_Placed], now: float) -> str:
     return text
 
 
-def _facts_bytes(facts: Mapping[str, Any]) -> bytes:
-    """Facts as strict JSON of bounded size; what is drawn is left out where it is too large."""
+def facts_json(facts: Mapping[str, Any]) -> bytes:
+    """Return facts as strict JSON of bounded size; what is drawn is left out where too large."""
     document = _strict(without_small_groups(without_secrets(facts)))
     for without in ((), ("charts",), ("charts", "figures", "measurements", "detail", "details")):
         kept = {key: value for key, value in document.items() if key not in without}

@@ -11,6 +11,7 @@ printable.  Sentences say what differs and by how much, never that something is 
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ from datetime import datetime
 from typing import Any, Literal
 
 from mlguard.results import Verdict
-from mlguard.wording import count, estimate, moment, number, printable
+from mlguard.wording import count, duration, estimate, moment, number, printable
 
 #: Below this many rows a group's figure could point at a person.
 SMALL_GROUP = 10
@@ -26,6 +27,8 @@ SMALL_GROUP = 10
 TABLE_ROWS = 30
 #: Waivers that a mail names; the rest is counted.
 WAIVERS = 5
+#: Longest age that a subject line has room for.
+_LONGEST_AGE = 12
 
 Tone = Literal["failed", "warned", "passed", "undecided"]
 
@@ -72,6 +75,8 @@ class Notice:
         When something happened and what: what the reader should have heard before.
     waived : tuple of str
         What serves in spite of a finding, by whose word and until when.
+    sections : tuple of (str, tuple of str)
+        What else is told: a title, and a line for each thing.
     """
 
     kind: str
@@ -95,6 +100,7 @@ class Notice:
     incident: int | None
     earlier: tuple[tuple[float | None, str], ...] = ()
     waived: tuple[str, ...] = ()
+    sections: tuple[tuple[str, tuple[str, ...]], ...] = ()
 
     @property
     def subject(self) -> str:
@@ -108,7 +114,13 @@ class Notice:
     @property
     def label(self) -> str:
         """What kind of message it is, to stand above the headline."""
-        words = {"rolled_back": "Rolled back", "alert": "Over its limit", "test": "Test"}
+        words = {
+            "rolled_back": "Rolled back",
+            "alert": "Over its limit",
+            "reminder": "Still open",
+            "digest": "Daily digest",
+            "test": "Test",
+        }
         text = words.get(self.kind, self.kind.replace("_", " ").capitalize())
         return text if self.incident is None else f"{text} · incident {self.incident}"
 
@@ -351,6 +363,39 @@ def _report(facts: _Facts) -> dict[str, str]:
     }
 
 
+def _reminder(facts: _Facts) -> dict[str, str]:
+    opened = facts.figure("opened_at")
+    age = "" if opened is None or facts.at is None else f" for {duration(facts.at - opened)}"
+    about = f" ({facts.check})" if facts.check else ""
+    held = facts.text("level", 20) not in ("", "alert")
+    return {
+        "state": f"STILL OPEN{age.upper() if len(age) < _LONGEST_AGE else ''}",
+        "headline": f"Incident {facts.incident} of {facts.app} has been open{age}{about}.",
+        "did": "mlguard holds promotions; what serves was not changed since the last message."
+        if held
+        else "mlguard goes on watching; no traffic was moved.",
+        "next": "See where it stands, then deploy a fix or roll back:",
+        "command": f"mlguard status {facts.app}",
+    }
+
+
+def _digest(facts: _Facts) -> dict[str, str]:
+    counted = facts.raw.get("counted")
+    parts = [printable(one, 100) for one in counted] if isinstance(counted, list) else []
+    events = facts.raw.get("events")
+    if isinstance(events, list) and events:
+        parts.append(f"{count(len(events))} {'message' if len(events) == 1 else 'messages'} more")
+    day = "" if facts.at is None else f" {moment(facts.at).partition(' ')[0]}"
+    return {
+        "state": "DIGEST",
+        "headline": f"Since the last digest: {', '.join(parts) or 'nothing'}.",
+        "serves": "What serves was not changed by any of this.",
+        "next": "See where every app stands:",
+        "command": "mlguard status",
+        "topic": f"digest of{day}" if day else "digest",
+    }
+
+
 def _test(facts: _Facts) -> dict[str, str]:
     return {
         "state": "TEST",
@@ -383,6 +428,8 @@ _WORDS: dict[str, tuple[Tone, Callable[[_Facts], dict[str, str]]]] = {
     "refused": ("failed", _refused),
     "blind": ("warned", _blind),
     "report": ("undecided", _report),
+    "reminder": ("warned", _reminder),
+    "digest": ("warned", _digest),
     "test": ("passed", _test),
 }
 
@@ -391,7 +438,12 @@ KINDS = tuple(_WORDS)
 
 
 def notice(
-    kind: str, facts: Mapping[str, Any], *, topic: str = "", earlier: Sequence[Notice] = ()
+    kind: str,
+    facts: Mapping[str, Any],
+    *,
+    topic: str = "",
+    earlier: Sequence[Notice] = (),
+    together: Sequence[Notice] = (),
 ) -> Notice:
     """Put the facts of one event into words.
 
@@ -405,6 +457,8 @@ def notice(
         What the thread is about, e.g. the incident's monitor; default: the check.
     earlier : sequence of Notice
         What the reader should have heard before and did not, oldest first.
+    together : sequence of Notice
+        What else this message tells of, with threads of their own.
 
     Returns
     -------
@@ -419,9 +473,11 @@ def notice(
     if kind == "report" and facts.get("verdict") in ("failed", "warned", "passed"):
         tone = facts["verdict"]
     table, more = _table(facts)
+    topic = topic or said.get("topic", "")
+    others = "" if kind == "digest" or not together else f" AND {len(together)} MORE"
     return Notice(
         kind=printable(kind, 64),
-        state=printable(said["state"], 150).replace("[", "(").replace("]", ")"),
+        state=printable(f"{said['state']}{others}", 150).replace("[", "(").replace("]", ")"),
         identity=_identity(known, topic),
         headline=said["headline"],
         serves=said["serves"],
@@ -441,7 +497,36 @@ def notice(
         incident=known.incident,
         earlier=tuple((one.at, one.headline) for one in earlier),
         waived=_waived(facts),
+        sections=(*_sections(facts), *_told(kind, together)),
     )
+
+
+def _told(kind: str, together: Sequence[Notice]) -> tuple[tuple[str, tuple[str, ...]], ...]:
+    """Say in a section what other messages would have said."""
+    if not together:
+        return ()
+    title = "Not sent one by one" if kind == "digest" else "At the same time"
+    lines = []
+    for one in together[:TABLE_ROWS]:
+        when = f"{moment(one.at)}  " if kind == "digest" and one.at is not None else ""
+        number = "" if one.incident is None else f" (incident {one.incident})"
+        lines.append(f"{when}{one.mark} {one.headline.rstrip('.')}{number}.")
+    more = len(together) - TABLE_ROWS
+    if more > 0:
+        lines.append(f"and {more} more: mlguard outbox")
+    return ((title, tuple(lines)),)
+
+
+def _sections(facts: Mapping[str, Any]) -> tuple[tuple[str, tuple[str, ...]], ...]:
+    """Read what else the facts tell: a title and its lines each."""
+    found = []
+    for one in facts.get("sections") or ():
+        if isinstance(one, Mapping) and isinstance(one.get("lines"), list | tuple):
+            lines = [printable(line, 400) for line in one["lines"]]
+            more = len(lines) - TABLE_ROWS
+            shown = (*lines[:TABLE_ROWS], f"and {more} more") if more > 0 else tuple(lines)
+            found.append((printable(one.get("title", ""), 120), shown))
+    return tuple(found)
 
 
 def _given(facts: _Facts, own: Mapping[str, str]) -> dict[str, str]:
@@ -471,7 +556,7 @@ def _given(facts: _Facts, own: Mapping[str, str]) -> dict[str, str]:
 
 def _waived(facts: Mapping[str, Any]) -> tuple[str, ...]:
     """Say what was waived in what serves, as it stood when the facts were written."""
-    found = [one for one in facts.get("waivers") or () if isinstance(one, Mapping)]
+    found = _mappings(facts.get("waivers") or ())
     lines = []
     for one in found[:WAIVERS]:
         subject = f"[{one['subject']}]" if one.get("subject") else ""
@@ -530,10 +615,26 @@ def _window(facts: _Facts) -> str:
 def _table(facts: Mapping[str, Any]) -> tuple[tuple[Row, ...], int]:
     """Rows of judged figures, or of measurements per group, whichever the facts hold."""
     found = facts.get("figures") or facts.get("measurements") or []
-    rows = [_row(one) for one in found if isinstance(one, Mapping)]
+    # The order of measurements is their monitor's, worst first.
+    rows = [_row(one) for one in sorted(_mappings(found), key=_badness)]
     left_out = facts.get("more_figures")
     more = left_out if isinstance(left_out, int) else 0
     return tuple(rows[:TABLE_ROWS]), more + max(0, len(rows) - TABLE_ROWS)
+
+
+def _mappings(found: Any) -> list[Mapping[str, Any]]:
+    return [one for one in found if isinstance(one, Mapping)]
+
+
+def _badness(one: Mapping[str, Any]) -> tuple[int, float]:
+    """Order judged figures: the worst verdict first, then what is furthest on its way."""
+    verdict, value, limit = one.get("verdict"), one.get("value"), one.get("limit")
+    if verdict not in tuple(Verdict):
+        return 0, 0.0
+    excess = 0.0
+    if isinstance(value, int | float) and isinstance(limit, int | float) and limit:
+        excess = value / limit
+    return -Verdict(verdict).severity, -excess if math.isfinite(excess) else 0.0
 
 
 def _row(one: Mapping[str, Any]) -> Row:

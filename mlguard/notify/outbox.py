@@ -1,19 +1,20 @@
 """From the registry's outbox to the people: what is sent, tried again, or given up.
 
-A row holds the facts of one event for one recipient.  Each pass claims the rows that are due,
-puts each into words and pictures, and hands it to the notifier that knows its recipient:
+A row holds the facts of one event for one recipient.  Each pass asks :mod:`mlguard.notify.pacing`
+which rows make a message now, takes them up, puts them into words and pictures, and hands them
+to the notifier that knows the recipient:
 
-* it arrived: the row is sent;
-* the other side asks to wait, or cannot be reached: the row is tried again after 1, 2, 4 …
-  minutes, at most an hour apart, for 72 hours, and is then dead;
-* the recipient is refused for good: the row is dead at once;
-* the login is refused: the whole queue stops, nothing is lost, until the settings are mended.
+* it arrived: the rows are sent;
+* the other side asks to wait, or cannot be reached: the rows are tried again after 1, 2, 4 …
+  minutes, at most an hour apart, for 72 hours, and are then dead;
+* the recipient is refused for good: the rows are dead at once;
+* the login is refused: what this notifier carries stops, nothing is lost, until the settings
+  are mended.
 
-Messages of one incident reach one recipient in the order of their events: where one has to
-wait, those behind it wait too, and after an outage one message tells of them all.  Every
-attempt carries the same Message-ID, so that a duplicate (possible only where mlguard dies
-between the server's answer and its own commit) is recognised as one.  A picture that cannot be
-drawn is left out; it never keeps the words from arriving.
+Every attempt that may have arrived is followed by the same message under the same Message-ID,
+so that a duplicate (possible only where mlguard dies, or the line breaks, between the server's
+answer and the commit) is recognised as one.  A picture that cannot be drawn is left out; it
+never keeps the words from arriving.
 """
 
 from __future__ import annotations
@@ -28,12 +29,13 @@ from typing import TYPE_CHECKING, Any
 from mlguard import plugins
 from mlguard.errors import NotFoundError
 from mlguard.notify.delivery import Delivery, Notifier, Outcome, SendError
-from mlguard.notify.mail import LATE_S, Picture
+from mlguard.notify.mail import Picture
 from mlguard.notify.notice import Notice, notice
+from mlguard.notify.pacing import DIGEST, THREAD_LENGTH, Parcel, Plan, Rules, message_id, plan
 from mlguard.wording import printable
 
 if TYPE_CHECKING:
-    from mlguard.config import ProjectSettings
+    from mlguard.config import NotifyProjectTable, ProjectSettings
     from mlguard.registry import Registry
     from mlguard.registry.records import OutboxRow
 
@@ -43,9 +45,14 @@ Draw = Callable[[str, dict[str, Any]], Sequence[Picture]]
 FIRST_WAIT_S = 60.0
 LONGEST_WAIT_S = 3600.0
 GIVE_UP_S = 72 * 3600.0
-#: How long a claimed row is this process's own; a pass ends after half of it.
+#: How long rows that were taken up are this process's own.
 LEASE_S = 600.0
-LIMIT = 20
+#: A pass takes up nothing more after so long.
+PASS_S = 300.0
+#: Recipients that are programs: told of every event at once, each by itself.
+UNPACED = frozenset({"webhook"})
+#: How far back it matters what was told: two days of digests.
+_HISTORY_S = 2 * 86400.0
 
 _log = logging.getLogger(__name__)
 
@@ -63,7 +70,7 @@ class Delivered:
     errors : tuple of str
         Why, each once.
     stopped : str
-        Why the queue stands still until a human acts; empty if it does not.
+        Why some mail stands still until a human acts; empty if none does.
     """
 
     sent: int = 0
@@ -85,6 +92,18 @@ def notifiers_for(settings: ProjectSettings) -> tuple[Notifier, ...]:
     return tuple(plugins.load("mlguard.notifiers", name)(settings) for name in found)
 
 
+def rules_for(table: NotifyProjectTable) -> Rules:
+    """Return the settings of ``[notify]`` that say when people are told."""
+    return Rules(
+        group_wait=table.group_wait,
+        group_interval=table.group_interval,
+        digest=table.digest,
+        quiet=table.quiet,
+        cap_per_day=table.cap_per_day,
+        unpaced=UNPACED,
+    )
+
+
 def next_attempt(attempts: int, message_id: str, now: float) -> float:
     """Return when to try again after ``attempts`` failed attempts.
 
@@ -96,53 +115,80 @@ def next_attempt(attempts: int, message_id: str, now: float) -> float:
     return now + wait * (1 + jitter / 10)
 
 
+def planned(registry: Registry, rules: Rules, now: float) -> Plan:
+    """Say what of a registry's outbox goes out now, and what waits until when."""
+    queue = registry.outbox.waiting()
+    if not queue:
+        return Plan()
+    since = min(now, *(row.created_at for row in queue)) - _HISTORY_S
+    incidents = sorted({row.incident for row in queue if row.incident is not None})
+    return plan(queue, registry.outbox.told(since, incidents), rules, now)
+
+
 class _Pass:
     """One pass: who has to wait, and what was counted."""
 
     def __init__(
-        self, registry: Registry, notifiers: Iterable[Notifier], now: float, draw: Draw | None
+        self,
+        registry: Registry,
+        notifiers: Sequence[Notifier],
+        now: float,
+        draw: Draw | None,
+        give_up: float,
     ) -> None:
         self.outbox = registry.outbox
         self.registry = registry
-        self.notifiers = tuple(notifiers)
+        self.notifiers = notifiers
         self.now = now
         self.draw = draw
+        self.give_up = give_up
+        self.installation = registry.outbox.installation
         self.sent = self.retried = self.dead = 0
         self.errors: dict[str, None] = {}
-        self.stopped = ""
-        self._waiting: set[tuple[int, str]] = set()
+        self.stopped: dict[int, str] = {}
+        self._barred: set[tuple[int, str]] = set()
         self._unreachable: dict[int, str] = {}
-        self._pictures: dict[str, Sequence[Picture]] = {}
+        self._pictures: dict[tuple[object, ...], Sequence[Picture]] = {}
 
-    def send(self, rows: Sequence[OutboxRow]) -> None:
-        """Send one message that tells of some rows, oldest first, and settle them all."""
-        row = rows[-1]
-        place, notifier = self._notifier(row.recipient)
-        if self.stopped:
-            self._release(rows, self.stopped)
+    def send(self, parcel: Parcel, own: str) -> None:
+        """Take up the rows of one message, send it and settle them."""
+        place, notifier = self._notifier(parcel.recipient)
+        if (parcel.incident, parcel.recipient) in self._barred:
+            return
+        message = message_id(parcel, own, installation=self.installation, domain=self.outbox.domain)
+        rows = self.outbox.take(parcel.rows, message, LEASE_S)
+        if not rows:
+            # Somebody else was faster; what comes after it has to wait for that one.
+            self._bar(parcel)
         elif notifier is None:
-            self._give_up(rows, f"no notifier reaches {row.recipient!r}")
-        elif (row.incident, row.recipient) in self._waiting:
-            self._later(rows, "an earlier message of the same incident has to go first")
+            self._give_up(rows, f"no notifier reaches {parcel.recipient!r}")
+        elif place in self.stopped:
+            self._release(parcel, rows, self.stopped[place])
         elif place in self._unreachable:
-            self._failed(rows, SendError(self._unreachable[place], Outcome.AGAIN), place)
+            self._failed(parcel, rows, SendError(self._unreachable[place], Outcome.AGAIN), place)
         else:
-            try:
-                notifier.send(self._delivery(rows), self.now)
-            except SendError as error:
-                self._failed(rows, error, place)
-            except Exception as error:  # noqa: BLE001 - somebody else's notifier; nothing is lost
-                _log.exception("mail %s could not be sent", row.message_id)
-                why = f"{type(error).__name__}: {printable(error)}"
-                self._failed(rows, SendError(why, Outcome.AGAIN), place)
-            else:
-                for one in rows:
-                    self.outbox.sent(one.id)
-                self.sent += 1
+            self._attempt(notifier, place, parcel, rows, message)
 
-    def put_off(self, rows: Sequence[OutboxRow]) -> None:
-        """Leave rows to the next pass: this one has taken too long."""
-        self._release(rows, "waits for the next pass")
+    def _attempt(
+        self,
+        notifier: Notifier,
+        place: int,
+        parcel: Parcel,
+        rows: Sequence[OutboxRow],
+        message: str,
+    ) -> None:
+        try:
+            notifier.send(self._delivery(parcel, rows, message), self.now)
+        except SendError as error:
+            self._failed(parcel, rows, error, place)
+        except Exception as error:  # noqa: BLE001 - somebody else's notifier; nothing is lost
+            _log.exception("mail %s could not be sent", message)
+            why = f"{type(error).__name__}: {printable(error)}"
+            self._failed(parcel, rows, SendError(why, Outcome.AGAIN, uncertain=True), place)
+        else:
+            for one in rows:
+                self.outbox.sent(one.id)
+            self.sent += 1
 
     def _notifier(self, recipient: str) -> tuple[int, Notifier | None]:
         for place, one in enumerate(self.notifiers):
@@ -150,31 +196,74 @@ class _Pass:
                 return place, one
         return -1, None
 
-    def _delivery(self, rows: Sequence[OutboxRow]) -> Delivery:
-        row = rows[-1]
-        earlier = [self._worded(one, ()) for one in rows[:-1]]
+    # --- words and pictures ------------------------------------------------------------------
+
+    def _delivery(self, parcel: Parcel, rows: Sequence[OutboxRow], message: str) -> Delivery:
+        if parcel.digest:
+            return self._digest(rows, message)
+        main = [one for one in rows if one.incident == parcel.incident]
+        others = [one for one in rows if one.incident != parcel.incident]
+        row = main[-1]
+        part = parcel.number // THREAD_LENGTH
+        earlier = [self._worded(one) for one in main[:-1]]
+        together = [self._worded(one) for one in others]
+        said = self._worded(row, earlier=earlier, together=together, part=part)
+        facts = row.facts
+        if others:
+            facts = {**facts, "together": [one.facts for one in others]}
         return Delivery(
             recipient=row.recipient,
-            notice=self._worded(row, earlier),
-            facts=row.facts,
-            message_id=row.message_id,
+            notice=said,
+            facts=facts,
+            message_id=message,
             created_at=row.created_at,
             pictures=self._drawn(row),
         )
 
-    def _worded(self, row: OutboxRow, earlier: Sequence[Notice]) -> Notice:
+    def _digest(self, rows: Sequence[OutboxRow], message: str) -> Delivery:
+        own = [one for one in rows if one.kind == DIGEST]
+        events = [one for one in rows if one.kind != DIGEST]
+        facts: dict[str, Any] = {"at": max(one.created_at for one in rows)}
+        for one in [*events, *own]:
+            place = ("project", "environment")
+            facts |= {key: one.facts[key] for key in place if key in one.facts}
+        for one in own:
+            facts |= one.facts
+        told = [self._worded(one) for one in events]
+        facts["events"] = [
+            {"at": one.at, "app": one.app, "subject": one.subject, "headline": one.headline}
+            for one in told
+        ]
+        return Delivery(
+            recipient=rows[0].recipient,
+            notice=notice(DIGEST, facts, together=told),
+            facts=facts,
+            message_id=message,
+            created_at=facts["at"] if isinstance(facts["at"], float) else rows[-1].created_at,
+        )
+
+    def _worded(
+        self,
+        row: OutboxRow,
+        *,
+        earlier: Sequence[Notice] = (),
+        together: Sequence[Notice] = (),
+        part: int = 0,
+    ) -> Notice:
         topic = self._topic(row)
+        if topic and part:
+            topic = f"{topic} ({part + 1})"
         # The thread that a row belongs to is the registry's to say.
         facts = row.facts if row.incident is None else {**row.facts, "incident": row.incident}
         try:
-            return notice(row.kind, facts, topic=topic, earlier=earlier)
+            return notice(row.kind, facts, topic=topic, earlier=earlier, together=together)
         except Exception:  # noqa: BLE001 - a fault in our words must not keep the news back
             _log.exception("the facts of mail %s could not be put into words", row.message_id)
             plain = {
                 key: facts.get(key)
                 for key in ("app", "project", "environment", "from", "to", "incident", "automatic")
             }
-            return notice(row.kind, plain, topic=topic, earlier=earlier)
+            return notice(row.kind, plain, topic=topic, earlier=earlier, together=together)
 
     def _topic(self, row: OutboxRow) -> str:
         """Name what the thread of an incident is about: the same in all of its messages."""
@@ -188,67 +277,58 @@ class _Pass:
     def _drawn(self, row: OutboxRow) -> Sequence[Picture]:
         if self.draw is None:
             return ()
-        if row.message_id not in self._pictures:
+        # The recipients of one event share its pictures.
+        key = row.app, row.kind, row.incident, row.created_at
+        if key not in self._pictures:
             try:
-                self._pictures[row.message_id] = tuple(self.draw(row.kind, row.facts))
+                self._pictures[key] = tuple(self.draw(row.kind, row.facts))
             except Exception:  # noqa: BLE001 - the words must arrive whatever the pictures do
                 _log.exception("the pictures of mail %s could not be drawn", row.message_id)
-                self._pictures[row.message_id] = ()
-        return self._pictures[row.message_id]
+                self._pictures[key] = ()
+        return self._pictures[key]
 
-    def _failed(self, rows: Sequence[OutboxRow], error: SendError, place: int) -> None:
+    # --- what became of it -------------------------------------------------------------------
+
+    def _failed(
+        self, parcel: Parcel, rows: Sequence[OutboxRow], error: SendError, place: int
+    ) -> None:
         self.errors[error.message] = None
+        self._bar(parcel)
         if error.outcome is Outcome.NEVER:
             self._give_up(rows, error.message)
             return
         if error.outcome is Outcome.STOP:
-            self.stopped = error.message
-            self._release(rows, error.message)
+            self.stopped[place] = error.message
+            self._release(parcel, rows, error.message)
             return
         if error.outcome is Outcome.UNREACHABLE:
             self._unreachable[place] = error.message
-        row = rows[0]
-        if self.now - row.created_at >= GIVE_UP_S:
-            self._give_up([row], f"given up after 72 h: {error.message}")
-            rows = rows[1:]
-        until = next_attempt(row.attempts, row.message_id, self.now)
-        self._wait(rows, until, error.message)
-
-    def _later(self, rows: Sequence[OutboxRow], why: str) -> None:
-        self._wait(rows, self.now + FIRST_WAIT_S, why)
-
-    def _wait(self, rows: Sequence[OutboxRow], until: float, why: str) -> None:
+        old = [row for row in rows if self.now - row.created_at >= self.give_up]
+        hours = self.give_up / 3600
+        self._give_up(old, f"given up after {hours:g} h: {error.message}")
+        until = next_attempt(rows[0].attempts, rows[0].message_id, self.now)
+        # What may have arrived once is never told in another message.
+        uncertain = error.uncertain or bool(parcel.again)
         for row in rows:
-            self.outbox.retry(row.id, until, why)
-            self.retried += 1
-            if row.incident is not None:
-                self._waiting.add((row.incident, row.recipient))
+            if row not in old:
+                self.outbox.retry(row.id, until, error.message, uncertain=uncertain)
+                self.retried += 1
 
-    def _release(self, rows: Sequence[OutboxRow], why: str) -> None:
+    def _bar(self, parcel: Parcel) -> None:
+        """Let nothing more of an incident go in this pass."""
+        if parcel.incident is not None:
+            self._barred.add((parcel.incident, parcel.recipient))
+
+    def _release(self, parcel: Parcel, rows: Sequence[OutboxRow], why: str) -> None:
         for row in rows:
-            self.outbox.release(row.id, why)
+            self.outbox.release(row.id, why, uncertain=bool(parcel.again))
             self.retried += 1
 
     def _give_up(self, rows: Sequence[OutboxRow], why: str) -> None:
         for row in rows:
             self.outbox.dead(row.id, why)
             self.dead += 1
-        self.errors[why] = None
-
-
-def bundles(rows: Iterable[OutboxRow], now: float) -> list[list[OutboxRow]]:
-    """Put the rows of one pass into messages, oldest row first.
-
-    A row is a message of its own, except after an outage: what one recipient should have heard
-    of one incident more than :data:`~mlguard.notify.mail.LATE_S` ago comes in one message, that
-    of the last event, which tells of the earlier ones.
-    """
-    threads: dict[tuple[object, ...], list[OutboxRow]] = {}
-    for row in sorted(rows, key=lambda one: one.id):
-        late = row.incident is not None and now - row.created_at >= LATE_S
-        key = (row.app, row.incident, row.recipient) if late else (row.id,)
-        threads.setdefault(key, []).append(row)
-    return sorted(threads.values(), key=lambda one: one[0].id)
+            self.errors[why] = None
 
 
 def deliver(
@@ -257,7 +337,8 @@ def deliver(
     now: float,
     *,
     draw: Draw | None = None,
-    limit: int = LIMIT,
+    rules: Rules | None = None,
+    give_up: float = GIVE_UP_S,
 ) -> Delivered:
     """Make one pass over the outbox; safe to call from several processes at any time.
 
@@ -271,8 +352,10 @@ def deliver(
         Seconds since the epoch (UTC).
     draw : callable, optional
         Draws the pictures of an event, in a process of its own; without it there are none.
-    limit : int, default 20
-        Most rows of this pass.
+    rules : Rules, optional
+        When people are told; default: as where ``[notify]`` says nothing.
+    give_up : float
+        Seconds after which what could not be sent is dead.
 
     Returns
     -------
@@ -284,15 +367,18 @@ def deliver(
         If the registry cannot be reached; nothing is lost.
     """
     notifiers = tuple(notifiers)
-    work = _Pass(registry, notifiers, now, draw)
+    due = planned(registry, rules or Rules(unpaced=UNPACED), now)
+    if not due.parcels:
+        return Delivered()
+    own = {row.id: row.message_id for row in registry.outbox.waiting()}
+    work = _Pass(registry, notifiers, now, draw, give_up)
     try:
         started = time.monotonic()
-        for rows in bundles(registry.outbox.claim(limit, LEASE_S), now):
-            # Rows must be settled while they are ours.
-            if time.monotonic() - started > LEASE_S / 2:
-                work.put_off(rows)
-            else:
-                work.send(rows)
+        for parcel in due.parcels:
+            # A slow server: the rest goes with the next pass, planned anew.
+            if time.monotonic() - started > PASS_S:
+                break
+            work.send(parcel, own.get(parcel.rows[-1], ""))
     finally:
         for one in notifiers:
             one.close()
@@ -301,5 +387,5 @@ def deliver(
         retried=work.retried,
         dead=work.dead,
         errors=tuple(work.errors),
-        stopped=work.stopped,
+        stopped="; ".join(dict.fromkeys(work.stopped.values())),
     )

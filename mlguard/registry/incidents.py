@@ -57,6 +57,7 @@ def _hold_of(row: Row[Any]) -> Hold:
         expires=row.expires,
         incident=row.incident,
         after_move=row.after_move,
+        mute=row.mute,
     )
 
 
@@ -334,6 +335,8 @@ class Incidents(Apps):
         *,
         expires: float | None = None,
         incident: int | None = None,
+        mute: bool = False,
+        mail: str = "frozen",
     ) -> Hold:
         """Bar promotions of an app (rollback stays open), and tell by mail.
 
@@ -345,6 +348,11 @@ class Incidents(Apps):
             When it ends by itself, in seconds since the epoch.
         incident : int, optional
             What it belongs to.  A second hold for the same incident is the first one.
+        mute : bool
+            Keep mail about the app back while it lasts, but for a rollback's and the default
+            output's.  Verdicts are recorded and acted on all the same.
+        mail : str
+            Kind of the mail that tells of it.
 
         Returns
         -------
@@ -353,7 +361,8 @@ class Incidents(Apps):
         with self.database.write() as connection:
             generation = self._lock(connection, app)
             for one in self._holds(connection, app):
-                if one.incident == incident and (incident is not None or one.reason == reason):
+                same = incident is not None or one.reason == reason
+                if one.incident == incident and one.mute == mute and same:
                     return one
             made = self._hold(
                 connection,
@@ -362,12 +371,13 @@ class Incidents(Apps):
                 generation=generation,
                 expires=expires,
                 incident=incident,
+                mute=mute,
             )
             known = {} if incident is None else self._incident(connection, incident).facts
             self._mail(
                 connection,
                 app,
-                "frozen",
+                mail,
                 {
                     "why": reason,
                     "did": "holds promotions; rollback stays open",
@@ -389,6 +399,7 @@ class Incidents(Apps):
         expires: float | None,
         incident: int | None,
         after_move: bool = False,
+        mute: bool = False,
     ) -> Hold:
         made = connection.execute(
             insert(holds).values(
@@ -399,6 +410,7 @@ class Incidents(Apps):
                 expires=expires,
                 incident=incident,
                 after_move=after_move,
+                mute=mute,
             )
         )
         if not after_move:
@@ -409,7 +421,8 @@ class Incidents(Apps):
                 "hold",
                 reason,
                 generation=generation,
-                detail={"incident": incident, "expires": expires},
+                detail={"incident": incident, "expires": expires}
+                | ({"mute": True} if mute else {}),
             )
         row = connection.execute(select(holds).where(holds.c.id == new_id(made))).one()
         return _hold_of(row)

@@ -194,6 +194,8 @@ class Hold:
         the incident) lifts it.
     expires : float or None
         When it ends by itself; None: never.
+    mute : bool
+        Whether it keeps mail back, but for a rollback's and the default output's.
     """
 
     id: int
@@ -204,6 +206,7 @@ class Hold:
     expires: float | None
     incident: int | None
     after_move: bool
+    mute: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -357,8 +360,19 @@ class OutboxRow:
     attempts : int
         How often it was taken up for sending, this time included.
     message_id : str
-        Message-ID of every attempt.  Within an incident they are numbered from 0, so that the
-        first is the root of the thread.
+        Its own; where it is sent by itself it is that of every attempt.
+    state : str
+        ``PENDING``, ``SENDING``, ``RETRY``, ``SENT``, ``DEAD`` or ``MUTED``.
+    told_in : str
+        Message-ID of the message that it was sent in, or may have been; empty: of none.
+    next_at : float
+        Not to be sent before, seconds since the epoch.
+    lease_until : float or None
+        Until when it is somebody's who sends it.
+    settled_at : float or None
+        When it was sent or given up.
+    error : str
+        Why the last attempt failed.
     """
 
     id: int
@@ -370,3 +384,9 @@ class OutboxRow:
     attempts: int
     message_id: str
     created_at: float
+    state: str = "PENDING"
+    told_in: str = ""
+    next_at: float = 0.0
+    lease_until: float | None = None
+    settled_at: float | None = None
+    error: str = ""

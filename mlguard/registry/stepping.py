@@ -167,6 +167,7 @@ class Stepping(Promotion):
                     "version": version.name,
                     "why": reason,
                     "did": "took its traffic away; what served goes on serving",
+                    "author": version.registered_by,
                     "next": f"mlguard deploy {operation.app}",
                 },
                 generation=scene.generation,

@@ -22,6 +22,8 @@ from mlguard.registry.upkeep import Upkeep
 
 #: Who gets mail where nobody is configured: the notifier that writes files.
 FILE_RECIPIENT = "file"
+#: The recipient that events are posted to.
+WEBHOOK_RECIPIENT = "webhook"
 
 
 def current_actor() -> str:
@@ -31,6 +33,14 @@ def current_actor() -> str:
     except (KeyError, OSError):
         # A number without a name, as in many containers.
         return f"uid {os.getuid()}"
+
+
+def recipients_of(project: ProjectSettings) -> tuple[str, ...]:
+    """Return who is told of what happens in a project, each once."""
+    table = project.notify
+    people = list(table.email.to) if table.email is not None else []
+    programs = [WEBHOOK_RECIPIENT] if table.webhook is not None else []
+    return tuple(dict.fromkeys([*(people or [FILE_RECIPIENT]), *programs, *table.also]))
 
 
 def _remains(project: ProjectSettings) -> list[str]:
@@ -100,13 +110,14 @@ class Registry(Stepping, Rollback, Reconcile, Observations, Upkeep):
         database = Database(project.registry_url, remains=lambda: _remains(project))
         database.prepare()
         email = project.notify.email
-        recipients = tuple(email.to) if email is not None and email.to else (FILE_RECIPIENT,)
+        recipients = recipients_of(project)
         sender = email.sender if email is not None else ""
         outbox = Outbox(
             database,
             recipients=recipients,
             domain=sender.rpartition("@")[2].strip(" >") or "mlguard.localhost",
             clock=clock,
+            authors=project.notify.authors,
         )
         registry = cls(
             database,

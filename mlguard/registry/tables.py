@@ -24,11 +24,12 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
+    false,
     text,
 )
 
 #: Revisions of the schema, oldest first; the last is the one this code speaks.
-REVISIONS = ("0001", "0002", "0003")
+REVISIONS = ("0001", "0002", "0003", "0004")
 
 metadata = MetaData(
     naming_convention={
@@ -205,6 +206,8 @@ holds = Table(
     Column("incident", Integer),
     Column("after_move", Boolean, nullable=False),
     Column("lifted_at", Double),
+    #: Whether it keeps mail back, too.
+    Column("mute", Boolean, nullable=False, server_default=false()),
     Index(None, "app", "lifted_at"),
 )
 
@@ -295,6 +298,8 @@ outbox = Table(
     Column("lease_until", Double),
     Column("settled_at", Double),
     Column("error", Text, nullable=False),
+    #: Message-ID of the message it was sent in, or may have been; NULL: of none.
+    Column("told_in", Text),
     Index(None, "state", "id"),
     Index(None, "incident", "recipient"),
     sqlite_autoincrement=True,

@@ -547,6 +547,7 @@ class Versions(Waivers):
                         "version": judged.candidate,
                         "why": worst.summary if worst is not None else judged.because,
                         "did": "refused the candidate; what serves is unchanged",
+                        "author": self.actor,
                         "next": (worst.next_step if worst is not None else "")
                         or f"mlguard check {app}",
                         **found,

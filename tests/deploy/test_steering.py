@@ -292,7 +292,7 @@ def test_a_standby_that_does_not_load_is_broken_and_told(rehearsed, stepper):
     assert "rehearsed" in [one.kind for one in events]
     assert world.registry.version("loan", "v1").state is State.BROKEN
     assert world.registry.rollback_targets("loan") == []
-    told = [row.facts for row in world.registry.outbox.claim(20, 60)][-1]
+    told = world.registry.outbox.rows()[0].facts
     assert told["version"] == "v1"
     assert "no rollback target" in told["did"]
 

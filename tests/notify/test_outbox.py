@@ -1,5 +1,7 @@
 """The queue against a real registry and a real mail server: nothing lost, no flood, in order."""
 
+import signal
+import subprocess
 import sys
 from email import message_from_bytes, policy
 
@@ -46,7 +48,7 @@ def test_a_refused_recipient_does_not_hide_behind_another(house, clock, facts):
 
 
 def test_an_outage_loses_nothing_and_floods_nobody(house, clock, facts):
-    """Five hours without a server: few attempts, then each message once, in order."""
+    """Five hours without a server, and news of six incidents: few attempts, one thread each."""
     settings, registry, post, _ = house
     down = Email(settings.model_copy(update={"notify": _elsewhere(settings)}))
     for _ in range(3):
@@ -89,56 +91,115 @@ def test_the_message_id_is_the_same_on_every_attempt(house, clock, facts):
     assert len(set(ids["a@example.com"])) == 1
 
 
+DYING = """
+import os, signal, sys
+from pathlib import Path
+from mlguard.config import NotifyProjectTable, ProjectSettings
+from mlguard.notify.email import Email
+from mlguard.notify.outbox import deliver
+from mlguard.registry import Registry
+
+class Dying(Email):
+    def send(self, delivery, now):
+        super().send(delivery, now)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+notify = NotifyProjectTable.model_validate_json(sys.argv[2])
+project = ProjectSettings(root=Path(sys.argv[1]), notify=notify)
+now = float(sys.argv[3])
+registry = Registry.open(project, clock=lambda: now, actor="tester")
+deliver(registry, [Dying(project)], now)
+"""
+
+
 def test_dying_after_the_servers_answer_makes_one_duplicate_at_most(house, clock, facts):
-    """Killed between 250 and the commit: the same Message-ID again, and nothing lost."""
-    _, registry, post, sender = house
-
-    class Dying(Email):
-        def send(self, delivery, now):
-            super().send(delivery, now)
-            raise KeyboardInterrupt
-
+    """kill -9 between 250 and the commit: the same Message-ID again, and nothing lost."""
+    settings, registry, post, sender = house
     registry.outbox.enqueue("credit", "rolled_back", facts)
-    with pytest.raises(KeyboardInterrupt):
-        deliver(registry, [Dying(house[0])], clock.now)
-    assert deliver(registry, [sender], clock.now + 1).sent == 0
+    incident = opened(registry)
+    clock.now += 60
+    table = settings.notify.model_dump_json(by_alias=True)
+    killed = subprocess.run(
+        [sys.executable, "-c", DYING, str(settings.root), table, str(clock.now)],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    assert recipients(post) == ["a@example.com"]
+    # What it held stays its own until the lease ends; the rest goes on.
+    assert deliver(registry, [sender], clock.now + 1).sent == 3
+    registry.outbox.enqueue("credit", "frozen", facts, incident=incident.id)
     clock.now += LEASE_S + 1
-    assert deliver(registry, [sender], clock.now).sent == 2
-    assert recipients(post) == ["a@example.com", "a@example.com", "b@example.com"]
-    assert post.arrived[0][1]["Message-ID"] == post.arrived[1][1]["Message-ID"]
+    deliver(registry, [sender], clock.now)
+    of_move = [one for _, one in post.arrived if one["Subject"].startswith("[ROLLED BACK")]
+    assert len(of_move) == 3
+    assert len({one["Message-ID"] for one in of_move}) == 2
+    assert registry.outbox.counts()["SENT"] == 6
+
+
+def opened(registry, monitor="concept_drift", app="credit"):
+    registry.set_reference(app, "0" * 64, {})
+    return registry.open_incident(
+        app, monitor=monitor, version_id=None, summary="s", facts={"check": monitor}, level="alert"
+    )
 
 
 def test_messages_of_one_incident_stay_in_order(house, clock, facts):
-    """What has to wait is not overtaken by what came after it."""
+    """What has to wait is not overtaken by what came after it; all of it is one thread."""
     _, registry, post, sender = house
-    registry.set_reference("credit", "0" * 64, {})
-    incident = registry.open_incident(
-        "credit", monitor="concept_drift", version_id=None, summary="s", facts={}, level="alert"
-    )
-    for kind in ("frozen", "cleared"):
-        registry.outbox.enqueue("credit", kind, facts, incident=incident.id)
+    incident = opened(registry)
     post.handler.rcpt["a@example.com"] = "450 later"
+    for kind in ("frozen", "cleared"):
+        clock.now += 330
+        deliver(registry, [sender], clock.now)
+        registry.outbox.enqueue("credit", kind, facts, incident=incident.id)
+    clock.now += 330
     deliver(registry, [sender], clock.now)
     assert set(recipients(post)) == {"b@example.com"}
     post.handler.rcpt.clear()
-    clock.now += 300
+    clock.now += 3600
     deliver(registry, [sender], clock.now)
-    mine = [message for people, message in post.arrived if people == ["a@example.com"]]
+    (late,) = [message for people, message in post.arrived if people == ["a@example.com"]]
+    assert late["Subject"].startswith("[CLEARED]")
+    assert late["In-Reply-To"] is None
+    mine = [message for people, message in post.arrived if people == ["b@example.com"]]
     assert [one["Subject"].partition("]")[0] for one in mine] == ["[FIRING", "[FROZEN", "[CLEARED"]
-    identities = {one["Subject"].partition("]")[2] for one in mine}
+    identities = {one["Subject"].partition("]")[2] for one in [*mine, late]}
     assert identities == {f" mlguard prod credit: concept_drift, incident {incident.id}"}
     root = mine[0]["Message-ID"]
     assert [one["In-Reply-To"] for one in mine] == [None, root, root]
     assert mine[2]["References"].split() == [root, mine[1]["Message-ID"]]
 
 
+def test_incidents_of_one_minute_are_one_message(house, clock):
+    """What breaks many figures at once is told once; each incident then has its own thread."""
+    _, registry, post, sender = house
+    first = opened(registry, "data_drift")
+    second = opened(registry, "service.latency")
+    assert deliver(registry, [sender], clock.now).sent == 0
+    clock.now += 31
+    assert deliver(registry, [sender], clock.now).sent == 2
+    message = post.arrived[0][1]
+    assert message["Subject"].startswith("[FIRING AND 1 MORE] mlguard prod credit: data_drift")
+    for part in ("plain", "html"):
+        text = message.get_body((part,)).get_content()
+        assert "At the same time" in text
+        assert f"(incident {second.id})" in text
+    registry.update_incident(second.id, state="cleared")
+    clock.now += 300
+    deliver(registry, [sender], clock.now)
+    cleared = post.arrived[-1][1]
+    assert f"service.latency, incident {second.id}" in cleared["Subject"]
+    assert cleared["In-Reply-To"] is None
+    registry.update_incident(first.id, state="cleared")
+    clock.now += 300
+    deliver(registry, [sender], clock.now)
+    assert post.arrived[-1][1]["In-Reply-To"] == message["Message-ID"]
+
+
 def test_after_an_outage_one_message_tells_the_whole_story(house, clock, facts):
     """Fired, rolled back, cleared, five hours late: one message a recipient, nothing left out."""
     _, registry, post, sender = house
-    registry.set_reference("credit", "0" * 64, {})
-    incident = registry.open_incident(
-        "credit", monitor="concept_drift", version_id=None, summary="s", facts={}, level="alert"
-    )
+    incident = opened(registry)
     for kind in ("rolled_back", "cleared"):
         clock.now += 1800
         registry.outbox.enqueue(
@@ -200,6 +261,7 @@ def test_a_refused_login_stops_the_queue_and_loses_nothing(house, clock, facts):
     assert done.stopped == "535 wrong password"
     assert locked.tried == 1
     assert registry.outbox.counts()["PENDING"] == 2
+    assert registry.outbox.stuck() == "535 wrong password"
 
 
 def test_what_cannot_be_sent_for_three_days_is_dead(house, clock, facts):
