@@ -349,40 +349,9 @@ def command_line() -> Any:
     """Return the command line with every command added, as its entry point does."""
     import typer
 
-    from mlguard.cli import app as line
-    from mlguard.cli import (
-        deploying,
-        explaining,
-        fairness,
-        logging_rows,
-        looking,
-        moving,
-        rehearsing,
-        running,
-        starting,
-        steering,
-        suggesting,
-        upkeep,
-        waiving,
-    )
+    from mlguard.cli.__main__ import command_line as added
 
-    for module in (
-        deploying,
-        explaining,
-        fairness,
-        logging_rows,
-        looking,
-        moving,
-        rehearsing,
-        running,
-        starting,
-        steering,
-        suggesting,
-        upkeep,
-        waiving,
-    ):
-        assert module.app is line.app
-    return typer.main.get_command(line.app)
+    return typer.main.get_command(added())
 
 
 def all_commands() -> dict[str, Any]:

@@ -47,6 +47,37 @@ def _typed(error: Any) -> str:
     return f"mlguard {name}" if known else "mlguard"
 
 
+def command_line() -> Any:
+    """Return the command line with every command added."""
+    from mlguard.cli import (
+        deploying,
+        explaining,
+        fairness,
+        incidents,
+        logging_rows,
+        looking,
+        mail,
+        moving,
+        rehearsing,
+        running,
+        samples,
+        starting,
+        steering,
+        suggesting,
+        upkeep,
+        waiving,
+    )
+    from mlguard.cli.app import app
+
+    # Importing a module of commands adds them.
+    for commands in (
+        *(deploying, explaining, fairness, incidents, logging_rows, looking, mail, moving),
+        *(rehearsing, running, samples, starting, steering, suggesting, upkeep, waiving),
+    ):
+        assert commands.app is app
+    return app
+
+
 def main() -> None:
     """Run the command line; an exception that nobody caught ends with 3, never 1.
 
@@ -54,33 +85,7 @@ def main() -> None:
     so even an import error must not escape.
     """
     try:
-        from mlguard.cli import (
-            deploying,
-            explaining,
-            fairness,
-            incidents,
-            logging_rows,
-            looking,
-            mail,
-            moving,
-            rehearsing,
-            running,
-            samples,
-            starting,
-            steering,
-            suggesting,
-            upkeep,
-            waiving,
-        )
-        from mlguard.cli.app import app
-
-        # Importing a module of commands adds them.
-        for commands in (
-            *(deploying, explaining, fairness, incidents, logging_rows, looking, mail, moving),
-            *(rehearsing, running, samples, starting, steering, suggesting, upkeep, waiving),
-        ):
-            assert commands.app is app
-        _run(app)
+        _run(command_line())
     except Exception as error:  # noqa: BLE001  the outermost boundary
         sys.stderr.write(f"mlguard: {type(error).__name__}: {error}\n")
         sys.stderr.write("  next: this is a bug or a broken installation; nothing was decided\n")

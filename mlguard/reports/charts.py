@@ -24,6 +24,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Literal
 
+import numpy as np
+
 from mlguard.reports.view import (
     Chart,
     CurveChart,
@@ -298,7 +300,7 @@ def _limit(axes: Axes, chart: TimeChart) -> None:
         return
     axes.axhline(chart.limit, color=STATUS, linewidth=0.9, linestyle=(0, (4, 3)), zorder=2)
     label = chart.limit_label or f"limit {number(chart.limit)}"
-    right, below = _free_corner(chart, chart.limit)
+    right, below = _free_corner(chart, chart.limit, axes.get_xlim())
     axes.annotate(
         label, (int(right), chart.limit), xycoords=("axes fraction", "data"),
         xytext=(-4 if right else 4, -3 if below else 3), textcoords="offset points",
@@ -306,20 +308,22 @@ def _limit(axes: Axes, chart: TimeChart) -> None:
     )  # fmt: skip
 
 
-def _free_corner(chart: TimeChart, limit: float) -> tuple[bool, bool]:
+def _free_corner(chart: TimeChart, limit: float, span: tuple[float, float]) -> tuple[bool, bool]:
     """Return where the limit's label covers least of the line: at the right end, below it."""
     known = [(one.at, one.value) for one in chart.points if one.value is not None]
     if not known:
         return False, False
-    first, last = known[0][0], known[-1][0]
-    quarter = (last - first) / 4
+    ats, values = zip(*known, strict=True)
+    quarter = (span[1] - span[0]) / 4
 
     def room(corner: tuple[bool, bool]) -> float:
         right, below = corner
-        near = [v for at, v in known if (at >= last - quarter if right else at <= first + quarter)]
+        start = span[1] - quarter if right else span[0]
+        places = np.linspace(start, start + quarter, 20)
+        line = np.interp(places[(places >= ats[0]) & (places <= ats[-1])], ats, values)
         # How far the nearest part of the line stays away on that side; none there is far.
-        sides = [limit - v if below else v - limit for v in near]
-        return min((abs(one) for one in sides if one > 0), default=float("inf"))
+        side = limit - line if below else line - limit
+        return float(side[side > 0].min(initial=np.inf))
 
     # The usual place wins a draw.
     corners = [(False, False), (True, False), (False, True), (True, True)]
@@ -364,8 +368,9 @@ def _time_axis(axes: Axes, chart: TimeChart, most: int) -> None:
     moments = [datetime.fromtimestamp(one, UTC) for one in (low, max(high, low + 60))]
     found = locator.tick_values(*moments)  # type: ignore[no-untyped-call]  # matplotlib's
     ticks = [num2date(one).timestamp() for one in found]  # type: ignore[no-untyped-call]  # ditto
-    ticks = [one for one in ticks if low <= one <= high] or [low]
     span = high - low
+    # A label right at the end would stand half outside.
+    ticks = [one for one in ticks if low <= one <= high - 0.03 * span] or [low]
     form = "%-d %b" if span > 2 * 86400 else "%H:%M" if span > 900 else "%H:%M:%S"
     axes.set_xticks(ticks, [datetime.fromtimestamp(one, UTC).strftime(form) for one in ticks])
 

@@ -2,10 +2,12 @@
 
 import json
 import tomllib
+from typing import get_args
 
 import pytest
 import yaml
 
+from mlguard import plugins
 from mlguard.config import AppSettings, ProjectSettings, load_app, load_project
 
 #: Tables that an app.toml must have, for examples that show other ones.
@@ -19,6 +21,10 @@ def test_toml_is_a_settings_file_or_a_part_of_one(toml_block, tmp_path):
     """Every TOML example is valid: keys, types and values are those that mlguard reads."""
     document = tomllib.loads(toml_block.text)
     assert document, "an example says something"
+    if "entry-points" in document.get("project", {}):
+        groups = document["project"]["entry-points"]
+        assert set(groups) <= set(get_args(plugins.Group)), "groups that mlguard looks into"
+        return
     (tmp_path / "mlguard.toml").write_text("")
     app_keys, project_keys = set(AppSettings.model_fields), set(ProjectSettings.model_fields)
     if set(document) <= project_keys:
