@@ -13,6 +13,7 @@ Rooms are imported by the methods that need them: asking for a status loads no s
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -1125,7 +1126,9 @@ class Project:
         if name is not None:
             self.app(name)
         if once:
-            return monitor_once(self.settings, self.registry, only=name, clock=self.clock)
+            found = monitor_once(self.settings, self.registry, only=name, clock=self.clock)
+            needed = [f"{one.app}: {why}" for one in self.status(name) for why in one.degraded]
+            return dataclasses.replace(found, degraded=tuple(needed))
         monitor_forever(self.settings, self.registry, only=name, clock=self.clock)
         return None
 
