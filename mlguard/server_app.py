@@ -43,8 +43,8 @@ _SHAPE = 'send {"reason": "…"}'
 _CHANGE_DOC: dict[str, Any] = {
     "requestBody": {
         "required": True,
-        "description": "An object with a `reason`; for rollback possibly `to`, for hold possibly "
-        "`expires`.",
+        "description": "An object with a `reason`; for rollback possibly `to` and `force`, for "
+        "hold possibly `expires`.",
         "content": {
             "application/json": {
                 "schema": {
@@ -53,6 +53,7 @@ _CHANGE_DOC: dict[str, Any] = {
                     "properties": {
                         "reason": {"type": "string", "minLength": 1},
                         "to": {"type": "string"},
+                        "force": {"type": "boolean"},
                         "expires": {"type": "string"},
                     },
                 }
@@ -216,7 +217,7 @@ class _Api:
         if command not in commands:
             raise NotFoundError(f"no command {command!r}", hint=f"use {', '.join(commands)}")
         own = {
-            "rollback": ("to",),
+            "rollback": ("to", "force"),
             "hold": ("expires",),
             "promote": ("accept_inconclusive",),
         }
@@ -235,8 +236,25 @@ class _Api:
 
     def _rollback(self, app: str, reason: str, arguments: dict[str, Any]) -> None:
         name = arguments.get("to")
-        to = self.registry.version(app, str(name)) if name is not None else None
-        self.registry.rollback(app, to=to, automatic=False, reason=reason)
+        force = arguments.get("force", False)
+        if not isinstance(force, bool):
+            raise UsageError("force is true or false")
+        before = self.registry.app(app)
+        if name is None:
+            to = next(iter(self.registry.rollback_targets(app)), None)
+        else:
+            to = self.registry.version(app, str(name))
+            if to is None:
+                raise NotFoundError(f"{app} has no version {str(name)!r}")
+        if to is not None:
+            # A child process does the loading; this one imports what starts it, once.
+            from mlguard.deploy.standby import refuse_unfit
+
+            settings = load_app(self.project, app)
+            refuse_unfit(self.project, settings, self.registry, to, force=force)
+        self.registry.rollback(
+            app, to=to, automatic=False, reason=reason, expected_generation=before.generation
+        )
 
     def _block(self, app: str, reason: str, _arguments: dict[str, Any]) -> None:
         self.registry.block(app, reason)
