@@ -180,6 +180,10 @@ def _told(error: MlguardError) -> tuple[int, str, str, dict[str, str]]:
 
 async def _known(request: Request, error: MlguardError) -> Response:
     status, cause, kind, headers = _told(error)
+    if isinstance(error, TooLargeError) and request.scope["http_version"].startswith("1"):
+        # The rest of the body was not read, so a server may close the connection after this
+        # answer; whoever is not told sends the next request into it, and loses that.
+        headers = {**headers, "Connection": "close"}
     return _reply(request, status, cause, kind=kind, headers=headers)
 
 

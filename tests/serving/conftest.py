@@ -367,6 +367,8 @@ def hypercorn_serving(project: Project):
     config = Config()
     config.bind = [f"fd://{listener.detach()}"]
     config.errorlog = None
+    # As long as any test may pause between two requests of one connection.
+    config.keep_alive_timeout = 120
     stop = threading.Event()
 
     async def run() -> None:
