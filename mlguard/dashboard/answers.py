@@ -195,8 +195,8 @@ def _unwatched(status: AppStatus, condition: Condition, held: str) -> Story:
             if last is not None
             else "There has been no verdict about what serves.",
             did=f"No traffic was moved: where nothing is judged, nothing is decided.{held}",
-            next_step="See whether the watcher runs, and what its log says:",
-            command="mlguard doctor",
+            next_step="See whether the watcher runs, and what its log says; or judge once by hand:",
+            command=f"mlguard monitor {status.app} --once",
         )
     first, *more = (*status.degraded, *filter(None, [status.config_error]))
     return Story(
@@ -205,7 +205,7 @@ def _unwatched(status: AppStatus, condition: Condition, held: str) -> Story:
         why=_sentence("; ".join(more)),
         did=f"What serves goes on answering.{held}",
         next_step="See what is wrong:",
-        command="mlguard doctor",
+        command=f"mlguard status {status.app}",
     )
 
 

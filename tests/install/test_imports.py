@@ -107,6 +107,20 @@ def test_the_supervisor_waits_for_no_library():
     assert not (HEAVY | {"numpy"}) & found
 
 
+def test_the_dashboard_loads_no_drawing_library():
+    """Somebody who looks at a page costs the server neither plots nor data frames."""
+    found = loaded(
+        "import mlguard.dashboard.view, mlguard.dashboard.gallery, mlguard.reports.card_page\n"
+        "from mlguard.dashboard.pages import _environment\n"
+        "[_environment().get_template(name) for name in _environment().list_templates()"
+        " if name.endswith('.j2')]"
+    )
+    assert "jinja2" in found
+    assert (
+        not {"evidently", "great_expectations", "matplotlib", "pandas", "pytest", "sklearn"} & found
+    )
+
+
 def test_the_watcher_loads_no_drawing_library():
     """The process that judges live traffic draws nothing itself."""
     found = loaded("import mlguard.deploy.monitoring")
