@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from mlguard.notify.hours import last_digest
 from mlguard.notify.pacing import DIGEST
 from mlguard.results import MonitorResult, Verdict
-from mlguard.wording import ago, count, moment, number, rfc3339
+from mlguard.wording import ago, count, moment, rfc3339
 
 if TYPE_CHECKING:
     from mlguard.config import ProjectSettings
@@ -109,9 +109,8 @@ def digest_facts(
     serving: list[str] = []
     for state in registry.apps():
         app = state.app
-        if state.generation == 0:
-            continue
-        serving.append(_serves(registry, app))
+        if state.generation:
+            serving.append(_serves(registry, app))
         warned += _warnings(app, registry.monitor_results(app, since=since, limit=2000))
         book = registry.waiver_book(app)
         waivers += [
@@ -144,8 +143,7 @@ def digest_facts(
         "at": rfc3339(now),
         **_place(project),
         "serves": " ".join(one for one in serving if one),
-        "why": f"Between {moment(since)} and {moment(now)} nothing of this was over its limit for "
-        "long enough, or urgent enough, to be told by itself.",
+        "why": f"What could wait is told once a day: this is from {moment(since)} on.",
         "counted": [one for one in counted if one],
         "table_title": "Warned, worst first",
         "figures": warned,
@@ -178,11 +176,11 @@ def _warnings(app: str, recorded: Sequence[tuple[float, MonitorResult]]) -> list
     rows = []
     for one, times in found.values():
         document = one.to_json()
-        often = "" if times == 1 else f", {number(float(times), places=0)} windows"
+        often = "" if times == 1 else f"in {count(times)} windows"
         rows.append(
             {
                 "id": f"{app}: {one.id}",
-                "subject": f"{one.subject}{often}".strip(", "),
+                "subject": " ".join(part for part in (one.subject, often) if part),
                 **{key: document.get(key) for key in ("value", "limit", "interval", "n")},
                 "verdict": one.verdict.value,
             }

@@ -27,8 +27,13 @@ SMALL_GROUP = 10
 TABLE_ROWS = 30
 #: Waivers that a mail names; the rest is counted.
 WAIVERS = 5
+#: Characters of a day at the start of a moment.
+_DAY = len("2026-11-22")
+#: A word longer than this is cut: a path fits, 10 kB of one letter do not.
+LONGEST_WORD = 160
 #: Longest age that a subject line has room for.
 _LONGEST_AGE = 12
+_ENDLESS = re.compile(rf"(\S{{{LONGEST_WORD}}})\S+")
 
 Tone = Literal["failed", "warned", "passed", "undecided"]
 
@@ -178,7 +183,10 @@ class _Facts:
     def text(self, key: str, limit: int = 600) -> str:
         """Return a fact as printable text, empty where it is absent."""
         value = self.raw.get(key)
-        return printable(value, limit) if isinstance(value, str | int) and value != "" else ""
+        if not isinstance(value, str | int) or value == "":
+            return ""
+        # One endless word would push the answers below it off the screen.
+        return _ENDLESS.sub(r"\1…", printable(value, limit))
 
     def _version(self, key: str) -> str:
         value = self.raw.get(key)
@@ -367,13 +375,10 @@ def _reminder(facts: _Facts) -> dict[str, str]:
     opened = facts.figure("opened_at")
     age = "" if opened is None or facts.at is None else f" for {duration(facts.at - opened)}"
     about = f" ({facts.check})" if facts.check else ""
-    held = facts.text("level", 20) not in ("", "alert")
     return {
         "state": f"STILL OPEN{age.upper() if len(age) < _LONGEST_AGE else ''}",
         "headline": f"Incident {facts.incident} of {facts.app} has been open{age}{about}.",
-        "did": "mlguard holds promotions; what serves was not changed since the last message."
-        if held
-        else "mlguard goes on watching; no traffic was moved.",
+        "did": "mlguard goes on watching. What it did about the incident was told before.",
         "next": "See where it stands, then deploy a fix or roll back:",
         "command": f"mlguard status {facts.app}",
     }
@@ -384,12 +389,14 @@ def _digest(facts: _Facts) -> dict[str, str]:
     parts = [printable(one, 100) for one in counted] if isinstance(counted, list) else []
     events = facts.raw.get("events")
     if isinstance(events, list) and events:
-        parts.append(f"{count(len(events))} {'message' if len(events) == 1 else 'messages'} more")
+        many = "message" if len(events) == 1 else "messages"
+        parts.append(f"{count(len(events))} {many} above the daily cap")
     day = "" if facts.at is None else f" {moment(facts.at).partition(' ')[0]}"
     return {
         "state": "DIGEST",
         "headline": f"Since the last digest: {', '.join(parts) or 'nothing'}.",
-        "serves": "What serves was not changed by any of this.",
+        "serves": "",
+        "why": "What could wait is told once a day.",
         "next": "See where every app stands:",
         "command": "mlguard status",
         "topic": f"digest of{day}" if day else "digest",
@@ -605,6 +612,8 @@ def _window(facts: _Facts) -> str:
     if not (isinstance(start, int | float) and isinstance(end, int | float)):
         return ""
     first, last = moment(start), moment(end)
+    if first != last and first[:_DAY] == last[:_DAY]:
+        first, last = first.removesuffix(" UTC"), last[_DAY:].strip()
     text = first if first == last else f"{first} to {last}"
     for key, what in (("n_rows", "predictions"), ("n_labels", "labels")):
         if isinstance(window.get(key), int):

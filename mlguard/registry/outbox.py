@@ -20,6 +20,7 @@ from __future__ import annotations
 import json
 import uuid
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from sqlalchemy import Connection, Row, func, insert, select, update
@@ -362,7 +363,7 @@ class Outbox:
                 settled_at=None,
                 error="",
             )
-        return row
+        return replace(row, state=PENDING, next_at=now, settled_at=None, error="")
 
     def drop(self, row_id: int, reason: str) -> OutboxRow:
         """Take a mail that is dead or waits out of the queue: nobody needs it any more.
@@ -376,8 +377,9 @@ class Outbox:
         """
         with self._database.write() as connection:
             row = self._free(connection, row_id, (DEAD, RETRY, PENDING))
-            self._update(connection, row_id, state=DROPPED, settled_at=self._clock(), error=reason)
-        return row
+            now = self._clock()
+            self._update(connection, row_id, state=DROPPED, settled_at=now, error=reason)
+        return replace(row, state=DROPPED, settled_at=now, error=reason)
 
     @staticmethod
     def _free(connection: Connection, row_id: int, states: tuple[str, ...]) -> OutboxRow:
