@@ -132,6 +132,7 @@ def settled(page):
     return page.evaluate("() => [...document.images].every((one) => one.naturalWidth > 0)")
 
 
+@pytest.mark.slow
 def test_pages_load_without_an_error_and_ask_nobody_else(browser, server):
     """No console error, no refused policy, no script of somebody's text, no request elsewhere."""
     for name, path in PAGES.items():
@@ -174,6 +175,7 @@ def test_the_measure_of_overlap_measures(browser, server):
         assert "scrolls sideways: " in found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("theme", "pages", "options"),
     [
