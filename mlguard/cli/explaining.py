@@ -44,7 +44,7 @@ def explain_lines(found: Explanation) -> list[Line]:
     mark = ("? its row is not in the log", "dim")
     if logged is not None:
         mark = ("! default output", "yellow") if logged.default else ("✓ answered", "green")
-    lines: list[Line] = [headline(f"{found.app}  query {found.query_id}", mark)]
+    lines = headline(f"{found.app}  query {found.query_id}", mark)
     if logged is not None:
         score = "" if logged.score is None else f"   score {logged.score:.4g}"
         lines += _entry("answer", f"{_value(logged.output)}{score}")

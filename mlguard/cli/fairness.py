@@ -104,7 +104,7 @@ def fairness_lines(examined: Examined) -> list[Line]:
     from mlguard.cli.terminal import headline, sentences
 
     rows = f"{count(examined.n)} rows of [data] test"
-    lines: list[Line] = [headline(f"{examined.app}  {examined.candidate}", (rows, "dim"))]
+    lines = headline(f"{examined.app}  {examined.candidate}", (rows, "dim"))
     if examined.tables:
         for table in examined.tables:
             lines += _table_lines(table)
@@ -238,7 +238,7 @@ def _policy_lines(one: PolicyFigures, width: int, *, known: bool) -> list[Line]:
     from mlguard.deploy.threshold_policies import TITLES
 
     worth = f"utility {number(one.utility, places=3)}"
-    lines: list[Line] = [headline(f"  {TITLES[one.policy]}  ({one.policy})", (worth, "dim"))]
+    lines = headline(f"  {TITLES[one.policy]}  ({one.policy})", (worth, "dim"))
     for name, at in one.points.items():
         lines.append(f"    {printable(name, width - 3):<{width - 2}}{_point(at, known=known)}")
     harmed = [printable(name, 30) for name, kind in one.harm.items() if kind == "active"]

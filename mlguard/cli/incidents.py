@@ -110,7 +110,7 @@ def list_lines(found: Incidents) -> list[Line]:
     lines: list[Line] = []
     for one in found.found:
         mark = ("✗ open", "red") if one.state == "open" else (f"– {one.state}", "dim")
-        lines.append(headline(f"{one.id}  {one.app}  {one.monitor}", mark))
+        lines += headline(f"{one.id}  {one.app}  {one.monitor}", mark)
         said = f"{one.version or one.app}: {CAME_TO[one.level]}, {ago(one.opened_at, found.now)}"
         cause = f"; cause: {one.cause}" if one.cause else ""
         lines += [[(line, "dim")] for line in indented(f"{said}{cause}", 4)]
@@ -125,7 +125,7 @@ def story_lines(story: IncidentStory, now: float) -> list[Line]:
 
     one = story.incident
     mark = ("✗ open", "red") if one.state == "open" else (f"– {one.state}", "dim")
-    lines: list[Line] = [headline(f"{one.app}  incident {one.id}", mark)]
+    lines = headline(f"{one.app}  incident {one.id}", mark)
     version = f" of {one.version}" if one.version else ""
     happened = f"{one.monitor}{version}: {CAME_TO[one.level]}"
     lines += _entry(
@@ -145,7 +145,7 @@ def story_lines(story: IncidentStory, now: float) -> list[Line]:
     lines += _explained(one.facts.get("explanation") or {})
     lines += _rows(story.examples)
     for place, event in enumerate(story.events):
-        text = f"{moment(event.at)}  {event.kind.replace('_', ' ')} by {event.actor}"
+        text = f"{moment(event.at)}  {event.kind.replace('_', ' ')}, {event.actor}"
         lines += _entry("" if place else "done", text)
     for place, reason in enumerate(story.holds):
         lines += _entry("" if place else "held", reason, "yellow")

@@ -34,7 +34,7 @@ def status_lines(found: Sequence[AppStatus]) -> list[Line]:
 
 
 def _app(one: AppStatus) -> list[Line]:
-    lines: list[Line] = [_headline(one)]
+    lines = _headline(one)
     if one.config_error:
         lines += _entry("settings", f"✗ {one.config_error}", "red")
     if one.last_event is not None:
@@ -63,7 +63,7 @@ def _app(one: AppStatus) -> list[Line]:
     return [*lines, [("  next: ", "dim"), (_next(one), "")]]
 
 
-def _headline(one: AppStatus) -> Line:
+def _headline(one: AppStatus) -> list[Line]:
     state = one.state
     if state.generation == 0:
         return headline(one.app, ("– nothing deployed", "dim"))
@@ -261,13 +261,14 @@ def history_lines(found: History) -> list[Line]:
     reason = ""
     for event in found.events:
         who = f"{event.app} {event.version}".strip()
-        lines.append(
-            [
-                (f"  {moment(event.at)}  ", "dim"),
-                (f"{event.generation:>4}  ", "dim"),
-                (f"{event.kind}  {who}", "bold" if event.moved else ""),
-            ]
-        )
+        style = "bold" if event.moved else ""
+        first, *more = indented(f"{event.kind}  {who}", 30, 28)
+        head: Line = [
+            (f"  {moment(event.at)}  ", "dim"),
+            (f"{event.generation:>4}  ", "dim"),
+            (first.strip(), style),
+        ]
+        lines += [head, *([(one, style)] for one in more)]
         # Two facts of one decision have one reason: it is read once.
         if event.reason != reason:
             lines += list(indented(f"{event.reason} – {event.actor}", 30))

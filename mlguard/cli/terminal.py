@@ -134,10 +134,13 @@ def indented(text: str, indent: int, first: int | None = None) -> list[str]:
     ) or [" " * indent]
 
 
-def headline(left: str, right: Piece) -> Line:
-    """Return a line with one thing at its left and one at its right."""
-    gap = max(2, WIDTH - len(left) - len(right[0]))
-    return [(left, "bold"), (" " * gap, ""), right]
+def headline(left: str, right: Piece) -> list[Line]:
+    """Return a line with one thing at its left and one at its right; long names take more."""
+    *before, last = indented(left, 2, 0)
+    if len(last) + 2 + len(right[0]) > WIDTH:
+        before, last = [*before, last], ""
+    gap = " " * (WIDTH - len(last) - len(right[0]))
+    return [*([(one, "bold")] for one in before), [(last, "bold"), (gap, ""), right]]
 
 
 def measurement(one: Measurement) -> str:
@@ -153,7 +156,7 @@ def _bounds(one: Measurement) -> tuple[float, float] | None:
 def gate_lines(decision: GateDecision) -> list[Line]:
     """Show what a gate found: families that are well in a line, the rest in full."""
     right = ("✓ allowed", "green") if decision.allowed else ("✗ refused", "red")
-    lines: list[Line] = [headline(f"{decision.app}  candidate {decision.candidate}", right)]
+    lines = headline(f"{decision.app}  candidate {decision.candidate}", right)
     families: dict[str, list[CheckResult]] = {}
     for one in decision.results:
         families.setdefault(one.family, []).append(one)
@@ -212,6 +215,8 @@ def _columns(cells: Sequence[str], indent: int) -> list[Line]:
     if not cells:
         return []
     width = max(len(cell) for cell in cells) + 3
+    if indent + width - 3 > WIDTH:
+        return [line for cell in cells for line in indented(cell, indent + 2, indent)]
     per_line = max(1, (WIDTH - indent) // width)
     return [
         " " * indent + "".join(f"{cell:<{width}}" for cell in cells[start : start + per_line])

@@ -27,6 +27,8 @@ WIDTH = 76
 SHOWN = 20
 #: Points of the picture's curve, and alarms marked on it.
 _POINTS, _MARKED = 80, 6
+#: Longest name of a monitor in the table, in characters.
+_NAME = 32
 _PICTURE_WIDTH = 720
 
 
@@ -117,7 +119,8 @@ def _asked(one: Heard) -> str:
 
 
 def _monitors(summary: Mapping[str, Any]) -> list[str]:
-    lines = [f"{'monitor':<18} {'✓':>5} {'!':>5} {'✗':>5} {'?':>5}  alarms at row"]
+    width = max(18, *(len(one["monitor"][:_NAME]) for one in summary["monitors"]), 0)
+    lines = [f"{'monitor':<{width}} {'✓':>5} {'!':>5} {'✗':>5} {'?':>5}  alarms at row"]
     for one in summary["monitors"]:
         verdicts = one["verdicts"]
         counts = [
@@ -129,10 +132,11 @@ def _monitors(summary: Mapping[str, Any]) -> list[str]:
                 for key in (Verdict.INCONCLUSIVE, Verdict.ERRORED, Verdict.SKIPPED)
             ),
         ]
-        rows = ", ".join(str(row) for row in one["alarms"][:4]) or "–"
-        more = f" and {len(one['alarms']) - 4} more" if one["alarms"][4:] else ""
+        shown = 4 if width <= 20 else 1  # noqa: PLR2004  what a line of the screen holds
+        rows = ", ".join(str(row) for row in one["alarms"][:shown]) or "–"
+        more = f" and {len(one['alarms']) - shown} more" if one["alarms"][shown:] else ""
         figures = " ".join(f"{n:>5}" for n in counts)
-        lines.append(f"{one['monitor']:<18} {figures}  {rows}{more}")
+        lines.append(f"{printable(one['monitor'], _NAME):<{width}} {figures}  {rows}{more}")
     return lines
 
 
