@@ -74,7 +74,7 @@ class _Demand:
     rows: WindowData
     attributes: tuple[str, ...]
     function: str
-    arguments: str
+    arguments: tuple[str, ...]
     demands: str
     fares: str
 
@@ -180,7 +180,7 @@ class CheckWriter:
             rows=rows.take(slice(-MOST_ROWS, None)),
             attributes=(),
             function="assert_answers",
-            arguments="",
+            arguments=(),
             demands="a usable prediction on every row",
             fares=f"{version.name} gave none on any of them.",
         )
@@ -329,7 +329,10 @@ class CheckWriter:
             story.insert(2, f"Cause: {one.cause}.")
         told = "\n\n".join(_prose(text) for text in story)
         demands = _prose(f"A candidate has {demand.demands} on the rows of the incident.", 4)
-        call = f"{demand.function}(candidate, pd.read_parquet(ROWS){demand.arguments})"
+        given = ["candidate", "pd.read_parquet(ROWS)", *demand.arguments]
+        call = f"{demand.function}({', '.join(given)})"
+        if demand.arguments:
+            call = f"{demand.function}(\n" + "".join(f"        {one},\n" for one in given) + "    )"
         return (
             f'"""{told}\n"""\n\n'
             "from pathlib import Path\n\n"
@@ -342,10 +345,8 @@ class CheckWriter:
         )
 
 
-def _call(*arguments: str) -> str:
-    given = [one for one in arguments if one]
-    lines = "".join(f",\n        {one}" for one in given)
-    return f"{lines},\n    " if given else ""
+def _call(*arguments: str) -> tuple[str, ...]:
+    return tuple(one for one in arguments if one)
 
 
 def _prose(text: str, indent: int = 0) -> str:
