@@ -132,3 +132,26 @@ def test_a_mail_names_what_was_waived_in_what_serves(facts):
     )
     assert notice("rolled_back", {**facts, "waivers": [waiver] * 7}).waived[-1] == "and 2 more"
     assert notice("rolled_back", facts).waived == ()
+
+
+def test_an_endless_word_does_not_push_the_answers_off_the_screen(facts):
+    """Ten kilobytes of one letter, a line break, a reading direction, a workflow command."""
+    hostile = "x" * 10_000 + "\r\n\u202e::error file=a::<script>"
+    said = notice("alert", {**facts, "why": hostile, "check": hostile, "table_title": hostile})
+    for text in (said.subject, said.headline, said.why, said.table_title):
+        assert len(text) < 1_000
+        assert max(len(word) for word in text.split()) <= 165
+        assert not {"\r", "\n", "\u202e"} & set(text)
+        assert not text.startswith("::")
+
+
+def test_the_worst_figure_stands_first(facts):
+    """By verdict, then by how far it is on its way to its limit; not by its name."""
+    figures = [
+        {"id": "a", "verdict": "passed", "value": 0.09, "limit": 0.1},
+        {"id": "b", "verdict": "failed", "value": 0.11, "limit": 0.1},
+        {"id": "c", "verdict": "failed", "value": 0.9, "limit": 0.1},
+        {"id": "d", "verdict": "failed", "value": None, "limit": 0.1},
+    ]
+    said = notice("report", {**facts, "figures": figures})
+    assert [row.name for row in said.table] == ["c", "b", "d", "a"]
