@@ -91,7 +91,7 @@ def _rolled_back(state: AppState, event: Event, held: str) -> Story:
     return Story(
         happened=f"{state.app} was rolled back from {source} to {target}.",
         serves=_serves(state),
-        why=_sentence(f"{event.reason}{_numbers(detail, event.reason)}"),
+        why=_sentence(f"{event.reason}{_numbers(detail, event.reason)}") + _behind(detail),
         did=f"On {moment(event.at)} {how} switched all traffic to {target}{quarantined}.{held}",
         next_step=f"See what led to it, then deploy a version that mends {source}:",
         command=f"mlguard deploy {state.app}{resolves}",
@@ -115,11 +115,17 @@ def _incident(state: AppState, incidents: Sequence[Incident], held: str) -> Stor
     return Story(
         happened=f"Incident {first.id} is open on {state.app}: {first.monitor} is over its limit.",
         serves=_serves(state),
-        why=_sentence(first.summary),
+        why=_sentence(first.summary) + _behind(first.facts),
         did=f"mlguard opened it on {moment(first.opened_at)}.{more}{held}",
         next_step="Look at its numbers below; then wait, roll back, or deploy a fix:",
-        command=f"mlguard status {state.app}",
+        command=f"mlguard incident {first.id}",
     )
+
+
+def _behind(facts: dict[str, Any]) -> str:
+    """Say what is behind an alarm, where that was found out when it was raised."""
+    said = facts.get("explained")
+    return f" {said}" if isinstance(said, str) and said else ""
 
 
 def _judged(state: AppState, figures: Sequence[Figure], predictions: int, held: str) -> Story:
