@@ -124,8 +124,9 @@ def plain(line: Line) -> str:
 
 def indented(text: str, indent: int, first: int | None = None) -> list[str]:
     """Wrap text to the screen's width behind an indent."""
+    # Made printable first: what stands for a character that is not shown is wider than it.
     return textwrap.wrap(
-        text,
+        wording.printable(text, LONGEST),
         width=WIDTH,
         initial_indent=" " * (indent if first is None else first),
         subsequent_indent=" " * indent,
@@ -214,6 +215,7 @@ def _columns(cells: Sequence[str], indent: int) -> list[Line]:
     """Lay short cells side by side as far as the screen goes."""
     if not cells:
         return []
+    cells = [wording.printable(cell, LONGEST) for cell in cells]
     width = max(len(cell) for cell in cells) + 3
     if indent + width - 3 > WIDTH:
         return [line for cell in cells for line in indented(cell, indent + 2, indent)]
