@@ -1,4 +1,4 @@
-"""``registry verify|repair|gc`` and ``why``: what an operator asks when something looks wrong."""
+"""``doctor``, ``registry verify|repair|gc``, ``why``: what is asked when something looks wrong."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from mlguard.errors import UsageError
 
 if TYPE_CHECKING:
     from mlguard.cli.terminal import Line
+    from mlguard.deploy.doctor import Diagnosis
     from mlguard.deploy.why import Why
 
 
@@ -66,6 +67,36 @@ def registry(
         run.say(sentences(done.lines, done.next_step))
         run.document(done.to_json())
         run.end(done.exit_code)
+
+
+@app.command()
+def doctor(
+    project: options.ProjectDir = None,
+    json: options.Json = False,
+    quiet: options.Quiet = False,
+    no_color: options.NoColor = False,
+) -> None:
+    """Look at installation and project, and say what to do where something is not in order."""
+    with session("doctor", project=project, json=json, quiet=quiet, no_color=no_color) as run:
+        from mlguard.deploy.doctor import examine
+
+        found = examine(run.project.settings)
+        run.say(doctor_lines(found))
+        run.document(found.to_json())
+        run.end(found.exit_code)
+
+
+def doctor_lines(found: Diagnosis) -> list[Line]:
+    """Show each finding with its mark, and under it what to do."""
+    from mlguard.cli.terminal import indented
+
+    marks = {"ok": "✓", "warn": "!", "broken": "✗"}
+    lines: list[Line] = []
+    for one in found.findings:
+        lines += indented(f"{marks[one.state]} {one.id}: {one.summary}", 2)
+        if one.next_step:
+            lines += indented(f"next: {one.next_step}", 6)
+    return lines
 
 
 @app.command()

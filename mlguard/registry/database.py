@@ -211,7 +211,7 @@ class Database:
         """
         if self.path is not None:
             self._make_file(self.path)
-        revision = self._revision()
+        revision = self.revision()
         if revision == REVISIONS[-1]:
             return
         if revision is not None and revision not in REVISIONS:
@@ -270,7 +270,8 @@ class Database:
                 file_system=kind,
             )
 
-    def _revision(self) -> str | None:
+    def revision(self) -> str | None:
+        """Return the schema's revision as it stands; None: there is none.  Changes nothing."""
         if self.path is not None:
             # Asked without the engine: its reading transaction would need the WAL's files.
             present = "SELECT name FROM sqlite_master WHERE name = 'alembic_version'"

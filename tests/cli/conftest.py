@@ -6,13 +6,19 @@ import shutil
 import subprocess
 import sys
 from dataclasses import dataclass
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import pytest
 
 from mlguard.cli.starting import write_template
 from mlguard.project import Project
+
+SCHEMA = jsonschema.Draft202012Validator(
+    json.loads(files("mlguard").joinpath("schemas/command.schema.json").read_text("utf-8"))
+)
 
 
 @dataclass
@@ -31,6 +37,8 @@ class Typed:
             raise ValueError(constant)
 
         found: dict[str, Any] = json.loads(self.out, parse_constant=refuse)
+        # Whatever a test is about, every document keeps to the schema that is shipped.
+        SCHEMA.validate(found)
         return found
 
 
