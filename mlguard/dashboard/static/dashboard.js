@@ -112,11 +112,12 @@
       }
       sessionStorage.setItem(KEY, token.value.trim());
       reason.value = "";
-      await reading;
-      await update();
       say(answer.changed
         ? `✓ Rolled back: ${answer.active.version} serves, generation ${answer.generation}.`
         : `– Nothing was changed: ${answer.active.version} serves already.`, answer.changed ? "passed" : "soft");
+      // A reading that began before the change may not know of it.
+      await reading;
+      await update();
     } catch (error) {
       say(`✗ Not rolled back: ${error.message}`, "failed");
     } finally {
