@@ -1525,6 +1525,16 @@ class LabelsTable(Table):
 
     delay: Duration = Field(7 * 86400, ge=0, description="How late a label may be.")
     min_coverage: Ratio = Field(0.5, description="Share of due labels a verdict needs.")
+    max_source_share: Ratio = Field(
+        0.25,
+        description="Largest share of a window's labels that one source may have sent, where at "
+        "least 5 sources are usual; beyond it `concept_drift` and `fairness.loss` are undecided.",
+    )
+    trusted_sources: list[str] = Field(
+        default_factory=list,
+        description="Names of the keys whose labels are judged by; those of others are kept and "
+        "move nothing. Default: all.",
+    )
 
 
 class LogTable(Table):

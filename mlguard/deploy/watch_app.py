@@ -270,6 +270,7 @@ class AppWatch:
             now=self.now,
             who=self.memory.who_answered,
             name_of=lambda version_id: self.memory.version(version_id)[0],
+            trusted=frozenset(self.settings.labels.trusted_sources),
         )
 
     def credit_labels(self) -> None:
@@ -377,9 +378,10 @@ class AppWatch:
         place = Place() if known is None else Place.from_json(known["place"])
         table = self.table(needing[0][0])
         until = self.now - self.settings.labels.delay - SETTLE_S
+        reader = self.reader()
         for rows, after in self._walk(active, place, table, until).windows():
             due = _answered(rows)
-            n_labelled = len(self.labels.get(due))
+            n_labelled = sum(map(reader.trusts, self.labels.get(due).values()))
             coverage = Coverage(n_due=len(due), n_labelled=n_labelled)
             for name, monitor in needing:
                 self._record(list(self._missing_labels(name, monitor, coverage, rows, active)))

@@ -84,6 +84,8 @@ class LabelReader:
         The time.
     who, name_of : callable
         Find who answered a query, and the name of a version.
+    trusted : frozenset of str
+        Sources whose labels are given; empty: all.
     """
 
     labels: Labels
@@ -92,6 +94,11 @@ class LabelReader:
     now: float
     who: WhoAnswered
     name_of: Callable[[int], str]
+    trusted: frozenset[str] = frozenset()
+
+    def trusts(self, label: Label) -> bool:
+        """Whether anything may be judged by a label."""
+        return not self.trusted or label.source in self.trusted
 
     def read(
         self,
@@ -155,7 +162,7 @@ class LabelReader:
                     break
                 n_lost += 1
             taken.append(label)
-        by_id = {one.query_id: one for one in taken if one.query_id in logged}
+        by_id = {one.query_id: one for one in taken if one.query_id in logged and self.trusts(one)}
         parts = {}
         for owner, table in tables.items():
             part = _labelled(table, by_id)

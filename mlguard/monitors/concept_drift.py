@@ -46,8 +46,8 @@ from mlguard.wording import estimate, moment, number
 N_MIN = 20
 #: The latest labels are kept, so that an alarm can say when it began and on which rows.
 RECENT = 512
-#: Where at least so many sources are usual, one may not send more than this share of a window.
-USUAL_SOURCES, LARGEST_SHARE = 5, 0.25
+#: Where at least so many sources are usual, none may send more than `[labels] max_source_share`.
+USUAL_SOURCES = 5
 #: Sources told apart; what comes from further ones is counted under one name.
 MOST_SOURCES = 50
 
@@ -437,7 +437,7 @@ class ConceptDrift:
         if len(self._sources) < USUAL_SOURCES or total < N_MIN:
             return None
         name, most = counted.most_common(1)[0]
-        if most / total <= LARGEST_SHARE:
+        if most / total <= self.app.labels.max_source_share:
             return None
         return (
             f"{most} of {total} labels came from {name!r}, where {len(self._sources)} sources "
