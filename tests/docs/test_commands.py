@@ -16,7 +16,7 @@ import mlguard
 #: After "mlguard" in a sentence of the library, where it is the name of whoever acts.
 SENTENCES = frozenset({"did", "dies", "holds", "keeps", "knows", "kept", "on", "opened", "closed"})
 SENTENCES |= {"or", "project", "runs", "sends", "sent", "serves", "stands", "took", "switched"}
-SENTENCES |= {"goes", "wrote", "arrives", "has", "monitors"}
+SENTENCES |= {"goes", "is", "wrote", "arrives", "has", "monitors"}
 #: Words that are no command wherever they stand: "any command", and Python's own.
 PLACEHOLDERS = frozenset({"COMMAND", "import"})
 
