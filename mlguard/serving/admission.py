@@ -56,7 +56,7 @@ class Route:
     split: Split = ALONE
 
 
-class Reply(msgspec.Struct, frozen=True):
+class Reply(msgspec.Struct, frozen=True, gc=False):
     """What a caller gets.
 
     Attributes

@@ -28,7 +28,7 @@ MODEL_NONSENSE = "The model answered with something that is no prediction"
 _ENCODER = msgspec.json.Encoder()
 
 
-class Answer(msgspec.Struct, frozen=True):
+class Answer(msgspec.Struct, frozen=True, gc=False):
     """What one row gets.
 
     Attributes

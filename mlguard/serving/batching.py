@@ -23,7 +23,7 @@ from __future__ import annotations
 
 import heapq
 import math
-from collections.abc import Iterable
+from collections.abc import Sequence
 from typing import Generic, TypeVar
 
 Row = TypeVar("Row")
@@ -86,17 +86,19 @@ class AdaptiveBatcher(Generic[Row]):
         batches = len(self._heap) / (self.limit * max(workers, 1))
         return batches * min(self._batch_s, self.slo_s)
 
-    def admit(self, rows: Iterable[Row], *, deadline: float, now: float, workers: int = 1) -> bool:
+    def admit(self, rows: Sequence[Row], *, deadline: float, now: float, workers: int = 1) -> bool:
         """Queue the rows of one request; False, and nothing queued, on overload (rule 5)."""
-        rows = list(rows)
-        waiting = len(self._heap)
+        heap = self._heap
+        waiting = len(heap)
+        # One batch's worth is always cleared in time: no batch counts for more than the SLO.
         if waiting and (
-            waiting + len(rows) > self.max_queue or self.clear_time(workers) > self.slo_s
+            waiting + len(rows) > self.max_queue
+            or (waiting > self._limit and self.clear_time(workers) > self.slo_s)
         ):
             return False
         for row in rows:
             self._arrivals += 1
-            heapq.heappush(self._heap, (deadline, self._arrivals, now, row))
+            heapq.heappush(heap, (deadline, self._arrivals, now, row))
         return True
 
     def expire(self, now: float) -> list[Row]:

@@ -324,11 +324,10 @@ class AppEngine:
                 for row, query_id in zip(waiting.rows, ids, strict=True):
                     self.recall.remember(uid, row, query_id)
         if self.recorder is not None and replied:
-            now, then = self._clock(), time.monotonic()
-            facts = []
-            for waiting, ids in replied:
-                facts += facts_of(waiting, ids, version, now, then)
-            self.recorder.put(self._nowhere if version is None else version.log_target, facts)
+            self.recorder.put(
+                self._nowhere if version is None else version.log_target,
+                facts_of(replied, version, self._clock(), time.monotonic()),
+            )
         if self.route.split.mirrors and version is not None and version is self._active:
             self.mirrors.show(self.route.split, version, replied)
 

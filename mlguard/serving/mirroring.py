@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from mlguard.data.mirrored import mirrored_folder
 from mlguard.serving.admission import Reply, Waiting
 from mlguard.serving.answers import UNUSUAL_ROW
+from mlguard.serving.replying import facts_of
 from mlguard.serving.routing import Split, shown_to
 
 if TYPE_CHECKING:
@@ -78,12 +79,17 @@ class Mirrors:
                     if answer is None or answer.explanation == UNUSUAL_ROW:
                         continue
                     if len(self._rows) >= _MOST:
-                        self.dropped += 1
+                        self._drop()
                         continue
                     self._rows.append(_Row(mirror, asked, live, cells, query_id))
         if self._rows and not self._scheduled:
             self._scheduled = True
             asyncio.get_running_loop().call_soon(self._flush)
+
+    def _drop(self) -> None:
+        """Count a row that no mirror was shown."""
+        self.dropped += 1
+        self._app.metrics.mirror_dropped.labels(self._app.name).inc()
 
     def _flush(self) -> None:
         self._scheduled = False
@@ -97,7 +103,7 @@ class Mirrors:
             return
         cells = as_read_by(version, one.asked, one.cells)
         if cells is None:
-            self.dropped += 1
+            self._drop()
             return
         request = one.live.request
         now = time.monotonic()
@@ -110,7 +116,7 @@ class Mirrors:
             known = None if one.live.threshold is None else "known"
             shown.threshold = version.threshold_for(request, known)
         if not version.admit(shown):
-            self.dropped += 1
+            self._drop()
 
     def answered(self, version: ServedVersion, shown: Waiting, at: float) -> None:
         """Log what a mirror answered; nobody else hears of it.
@@ -124,31 +130,15 @@ class Mirrors:
         at : float
             The time, seconds since the epoch.
         """
-        recorder, answer, cells = self._app.recorder, shown.answers[0], shown.rows[0]
-        if recorder is None or answer is None:
+        recorder = self._app.recorder
+        if recorder is None or shown.mirrors is None:
             return
-        request, reason = shown.request, answer.explanation
         target = dataclasses.replace(
             version.log_target, version_id=mirrored_folder(version.spec.id), grid=None
         )
         recorder.put(
             target,
-            [
-                (
-                    shown.mirrors,
-                    at,
-                    shown.key[1],
-                    reason is not None,
-                    reason,
-                    answer.output,
-                    answer.score,
-                    request.uid,
-                    request.groups or None,
-                    (time.monotonic() - shown.arrived) * 1000,
-                    reason is None or version.reader.fits(cells),
-                    cells,
-                )
-            ],
+            facts_of([(shown, [shown.mirrors])], version, at, time.monotonic()),
         )
 
 

@@ -8,9 +8,8 @@ differently) goes that way too.  So this file holds no second opinion on HTTP or
 
 Rules
 -----
-1. *Order.*  Answers leave in the order of the requests of their connection.  A request for
-   FastAPI waits for the quick ones before it; while one of FastAPI's is unanswered, those
-   behind it go to FastAPI as well.
+1. *Order.*  Answers leave in the order of the requests of their connection
+   (:mod:`mlguard.serving.exchanges`).
 2. *The same door.*  Keys, rates and names are asked where the ordinary route asks them.
 3. *Nothing piles up.*  No connection is read further while 64 of its requests wait, or while
    its answers are not taken.
@@ -19,27 +18,23 @@ Rules
 5. *What a user adds holds.*  Where middleware, a dependency or another route would see the
    request, the quick path steps aside, and says so (:class:`QuickPath`).
 
+A request that comes whole, with a head that was read before, is not parsed again
+(:mod:`mlguard.serving.known_heads`); everything else about it is as for any other.
+
 uvicorn's protocol classes are private: its version is pinned, and a test names every part used.
 """
 
 from __future__ import annotations
 
 import time
-from collections import deque
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import httptools
 
 from mlguard.errors import MlguardError
-from mlguard.serving.connections import GuardedProtocol
-from mlguard.serving.quick_path import QuickPath
+from mlguard.serving.exchanges import Exchange, OrderedProtocol
+from mlguard.serving.known_heads import Head
 from mlguard.serving.replies import TooLargeError, reply_to
-
-if TYPE_CHECKING:
-    import asyncio
-
-    from mlguard.serving.admission import Reply, Waiting
-    from mlguard.serving.engine import AppEngine
 
 #: Requests of one connection that may wait before it is read no further.
 _AT_ONCE = 64
@@ -47,45 +42,40 @@ _AT_ONCE = 64
 _UNUSUAL = frozenset({b"expect", b"upgrade", b"http2-settings"})
 
 
-class Exchange:
-    """One predict request of a connection, and its answer once it is there."""
-
-    __slots__ = ("body", "caller", "connection", "engine", "keep_alive", "out", "waiting")
-
-    def __init__(self, connection: PredictProtocol, engine: AppEngine) -> None:
-        self.connection = connection
-        self.engine = engine
-        self.keep_alive = True
-        self.caller: str | None = None
-        self.body: bytes | bytearray = b""
-        self.waiting: Waiting | None = None
-        self.out: bytes | None = None
-
-    def __call__(self, reply: Reply) -> None:
-        """Take the reply."""
-        connection = self.connection
-        self.out = connection.quick.answer(reply, connection, self)
-        connection.flush()
-
-
-class PredictProtocol(GuardedProtocol):
+class PredictProtocol(OrderedProtocol):
     """One connection that answers predict requests itself."""
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
-        self.quick = QuickPath.of(self.config)
-        #: Predict requests without an answer on the wire, oldest first.
-        self._exchanges: deque[Exchange] = deque()
-        #: The one whose body is arriving; answered already where that body is of no use.
-        self._arriving: Exchange | None = None
-        #: A request for FastAPI that waits for the exchanges before it.
-        self._held: tuple[Any, Any] | None = None
-        self._closing = False
         self._declared = 0
-        self._idle_since = 0.0
-        self._idle_timer: asyncio.TimerHandle | None = None
+        #: The piece that the request which is arriving began with.
+        self._piece = b""
 
     # --- a request comes in ---
+
+    def data_received(self, data: bytes) -> None:
+        """Take a request whose head is known as it is; parse everything else."""
+        if self.arriving_since is None:
+            found = self.quick.heads.find(data)
+            if found is not None and self._is_between():
+                head, body = found
+                exchange = Exchange(self, head.engine)
+                self._exchanges.append(exchange)
+                if self._may_enter(exchange, head.headers, head.length):
+                    self._ask(exchange, body)
+                return
+            self._piece = data
+        super().data_received(data)
+
+    def _is_between(self) -> bool:
+        """Whether nothing is left of the requests before that a new one would have to heed."""
+        return (
+            not self._closing
+            and self._last_words is None
+            and self.timeout_keep_alive_task is None
+            and self._is_first()
+            and not self.transport.is_closing()
+        )
 
     def on_message_begin(self) -> None:
         """Begin a request; what FastAPI would need is made when it is known to need it."""
@@ -114,18 +104,25 @@ class PredictProtocol(GuardedProtocol):
         self._exchanges.append(exchange)
         if not exchange.keep_alive:
             self._closing = True
+        self._may_enter(exchange, self.headers, self._declared)
+
+    def _may_enter(
+        self, exchange: Exchange, headers: list[tuple[bytes, bytes]], declared: int
+    ) -> bool:
+        """Ask at the door; who may not come in is answered."""
         state = self.quick.state
-        if not state.door.open_to_all(engine.keys):
+        keys = exchange.engine.keys
+        if not state.door.open_to_all(keys):
             client = self.client[0] if self.client else ""
             try:
-                exchange.caller = state.door.enter(
-                    engine.keys, self.headers, client, time.monotonic()
-                )
+                exchange.caller = state.door.enter(keys, headers, client, time.monotonic())
             except MlguardError as error:
                 self._refused(exchange, error)
-                return
-        if self._declared > state.max_body:
+                return False
+        if declared > state.max_body:
             self._too_long(exchange)
+            return False
+        return True
 
     def _is_first(self) -> bool:
         """Whether no request before this one is FastAPI's to answer."""
@@ -206,8 +203,16 @@ class PredictProtocol(GuardedProtocol):
         if exchange.out is not None:
             self.flush()
             return
+        if exchange.keep_alive:
+            head = Head(exchange.engine, self.headers, self._declared)
+            self.quick.heads.learn(self._piece, head)
+        self._piece = b""
         body = bytes(exchange.body)  # the same object where it came in one piece
         exchange.body = b""
+        self._ask(exchange, body)
+
+    def _ask(self, exchange: Exchange, body: bytes) -> None:
+        """Let the engine answer."""
         try:
             exchange.waiting = exchange.engine.submit(body, exchange, caller=exchange.caller)
         except MlguardError as error:
@@ -215,7 +220,7 @@ class PredictProtocol(GuardedProtocol):
         if len(self._exchanges) >= _AT_ONCE:
             self.flow.pause_reading()
 
-    # --- an answer goes out ---
+    # --- a request is refused ---
 
     def _refused(self, exchange: Exchange, error: MlguardError) -> None:
         reply = reply_to(error)
@@ -227,123 +232,6 @@ class PredictProtocol(GuardedProtocol):
     def _too_long(self, exchange: Exchange) -> None:
         limit = self.quick.state.max_body
         self._refused(exchange, TooLargeError(f"the body is larger than {limit} bytes"))
-
-    def flush(self) -> None:
-        """Write the answers whose turn has come, and see what comes after them."""
-        exchanges = self._exchanges
-        while exchanges and exchanges[0].out is not None:
-            done = exchanges.popleft()
-            self.transport.write(done.out)  # type: ignore[arg-type]  # checked above
-            self.server_state.total_requests += 1
-            if not done.keep_alive:
-                self._closing = True
-                # Closed on while it still sends, a client may never see its answer.
-                if done is not self._arriving:
-                    self._end()
-                return
-        if exchanges:
-            return
-        self._idle_since = self.loop.time()
-        if self._idle_timer is None:
-            self._idle_timer = self.loop.call_later(self.timeout_keep_alive, self._idle)
-        if self._last_words is not None or self._held is not None or self._closing:
-            self._go_on()
-        elif not self.flow.write_paused:
-            self.flow.resume_reading()
-
-    def _go_on(self) -> None:
-        """Do what had to wait for the answers before it."""
-        if self._held is not None:
-            held, self._held = self._held, None
-            super()._start_asgi_task(*held)
-        elif self._last_words is not None:
-            if self._nobody_waits():
-                self._say_last_words()
-        elif self._arriving is None:
-            self._end()
-
-    def _end(self) -> None:
-        """Close after the answer that said so; requests behind it were never taken."""
-        self._forget()
-        self.transport.close()
-
-    def _forget(self) -> None:
-        for exchange in self._exchanges:
-            if exchange.waiting is not None:
-                exchange.waiting.abandon()
-        self._exchanges.clear()
-        self._arriving = None
-        self._held = None
-
-    # --- between the two ways ---
-
-    def _start_asgi_task(self, cycle: Any, app: Any) -> None:
-        """Let FastAPI begin, once the exchanges before it are answered."""
-        if self._exchanges:
-            self._held = (cycle, app)
-        else:
-            super()._start_asgi_task(cycle, app)
-
-    def on_response_complete(self) -> None:
-        """Remember since when the connection is idle."""
-        self._idle_since = self.loop.time()
-        super().on_response_complete()
-
-    def _nobody_waits(self) -> bool:
-        return not self._exchanges and self._held is None and super()._nobody_waits()
-
-    def _drop_unfinished(self) -> None:
-        exchange = self._arriving
-        if exchange is None:
-            super()._drop_unfinished()
-            return
-        self._arriving = None
-        if exchange.out is not None:
-            self._last_words = b""  # answered before its body went wrong
-        elif exchange in self._exchanges:
-            self._exchanges.remove(exchange)
-
-    # --- life of a connection ---
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        """Take back what nobody waits for any more."""
-        self._forget()
-        if self._idle_timer is not None:
-            self._idle_timer.cancel()
-        super().connection_lost(exc)
-
-    def shutdown(self) -> None:
-        """End the connection after the answers to what has begun to arrive."""
-        if self._exchanges or self._arriving is not None:
-            self._closing = True
-            if self._exchanges:
-                self._exchanges[-1].keep_alive = False
-        else:
-            super().shutdown()
-
-    def pause_writing(self) -> None:
-        """Read no further while answers are not taken."""
-        super().pause_writing()
-        self.flow.pause_reading()
-
-    def resume_writing(self) -> None:
-        """Read on."""
-        super().resume_writing()
-        self.flow.resume_reading()
-
-    def _idle(self) -> None:
-        """Close a connection that was idle for long; one timer, not one for each answer."""
-        self._idle_timer = None
-        if self.transport.is_closing():
-            return
-        left = self._idle_since + self.timeout_keep_alive - self.loop.time()
-        unread = self.transport.get_write_buffer_size()  # for how long is :meth:`_look`'s affair
-        if unread or self.arriving_since is not None or not self._nobody_waits():
-            left = self.timeout_keep_alive
-        if left <= 0:
-            self.transport.close()
-        else:
-            self._idle_timer = self.loop.call_later(left, self._idle)
 
 
 class _LastOneError(httptools.HttpParserError):

@@ -16,14 +16,16 @@ from fastapi import FastAPI
 from starlette.routing import Match
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 
+from mlguard.serving.known_heads import KnownHeads
+
 if TYPE_CHECKING:
     from fastapi.responses import Response
     from uvicorn.config import Config
 
     from mlguard.serving.admission import Reply
     from mlguard.serving.engine import AppEngine
+    from mlguard.serving.exchanges import Exchange, OrderedProtocol
     from mlguard.serving.predict_app import ServerState
-    from mlguard.serving.protocol import Exchange, PredictProtocol
 
 logger = logging.getLogger("mlguard.serving")
 
@@ -50,6 +52,7 @@ class QuickPath:
         self.state: ServerState = state
         self._engines: dict[bytes, AppEngine] = {}
         self._heads: dict[tuple[str, int], bytes] = {}
+        self.heads = KnownHeads()
         self._of: list[tuple[bytes, bytes]] | None = None
         if state is not None:
             state.predict_path = "protocol" if self.aside is None else f"route: {self.aside}"
@@ -78,7 +81,7 @@ class QuickPath:
             self._engines[url] = found
         return found
 
-    def answer(self, reply: Reply, connection: PredictProtocol, exchange: Exchange) -> bytes:
+    def answer(self, reply: Reply, connection: OrderedProtocol, exchange: Exchange) -> bytes:
         """Return an answer as it goes over the wire."""
         defaults = connection.server_state.default_headers
         if defaults is not self._of:  # uvicorn makes them anew each second, for the date
@@ -103,7 +106,7 @@ class QuickPath:
         exchange.keep_alive = False
         return b"%bconnection: close\r\ncontent-length: %d\r\n\r\n%b" % (head, len(body), body)
 
-    def error(self, reply: Response, connection: PredictProtocol, exchange: Exchange) -> bytes:
+    def error(self, reply: Response, connection: OrderedProtocol, exchange: Exchange) -> bytes:
         """Return FastAPI's answer to an error as it goes over the wire."""
         headers = [*connection.server_state.default_headers, *reply.raw_headers]
         headers.append((b"x-content-type-options", b"nosniff"))

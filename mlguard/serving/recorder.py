@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 import logging
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -27,12 +28,18 @@ _MAX_ROWS = 200_000
 _MANY_ROWS = 25_000
 #: A version's file is closed when it was not written to for so long.
 _IDLE_S = 300.0
+#: Rows that are written at once, and the seconds between two such writes: the event loop has the
+#: interpreter to itself in between, so no answer waits long for the log.
+_AT_ONCE = 1_000
+_REST_S = 0.002
 _ENCODER = msgspec.json.Encoder()
+#: Values of one such type are equal only where their JSON is.
+_ALIKE = ({int}, {str}, {bool})
 
 
-#: One answered row: the values of ``FACTS``.
-Facts = tuple[Any, ...]
-#: What is known of an answered row, in order; ``row`` is as the model got it.
+#: Answered rows: a list for each of ``FACTS``, all of one length.
+Facts = dict[str, list[Any]]
+#: What is known of an answered row; ``row`` is as the model got it.
 FACTS = (
     "query_id",
     "time",
@@ -128,7 +135,7 @@ class Recorder:
         self._log = log
         self._process = process
         self._no_room = no_room
-        self._rows: deque[tuple[LogTarget, list[Facts]]] = deque()
+        self._rows: deque[tuple[LogTarget, Facts]] = deque()
         # Each counter has one thread that adds to it, so that neither needs a lock.
         self._put = 0
         self._taken = 0
@@ -147,16 +154,18 @@ class Recorder:
         """Start the thread."""
         self._thread.start()
 
-    def put(self, target: LogTarget, facts: list[Facts]) -> None:
+    def put(self, target: LogTarget, facts: Facts) -> None:
         """Take the answered rows of one batch; never blocks, never raises."""
+        n = len(facts["row"])
         waiting = self._put - self._taken
         room = _MAX_ROWS - waiting
-        if len(facts) > room:
-            self.dropped += len(facts) - room
-            facts = facts[:room]
-        self._put += len(facts)
+        if n > room:
+            self.dropped += n - room
+            facts = {name: values[:room] for name, values in facts.items()}
+            n = room
+        self._put += n
         self._rows.append((target, facts))
-        if waiting < _MANY_ROWS <= waiting + len(facts):
+        if waiting < _MANY_ROWS <= waiting + n:
             self._wake.set()
 
     def refuse(self, target: LogTarget) -> None:
@@ -183,13 +192,32 @@ class Recorder:
         while not self._stopping:
             self._wake.wait(_FLUSH_S)
             self._wake.clear()
-            self.flush()
+            with self._flush_lock:
+                self._write(rest_s=_REST_S)
 
-    def _write(self) -> None:
-        batches: dict[tuple[str, int | str], tuple[LogTarget, list[Facts]]] = {}
-        for _ in range(len(self._rows)):
+    def _write(self, rest_s: float = 0.0) -> None:
+        written: set[tuple[str, int | str]] = set()
+        last = self._put
+        while self._rows and self._taken < last:
+            written |= self._write_some()
+            if rest_s and not self._stopping:
+                time.sleep(rest_s)
+        self._counts.flush()
+        for key in written:
+            self._idle[key] = 0.0
+        for key in [key for key in self._writers if key not in written]:
+            self._idle[key] += _FLUSH_S
+            if self._idle[key] > _IDLE_S:
+                writer, _ = self._writers.pop(key)
+                writer.close()
+
+    def _write_some(self) -> set[tuple[str, int | str]]:
+        """Write the oldest rows, so many that one write is worth it; returns whose they were."""
+        batches: dict[tuple[str, int | str], tuple[LogTarget, Facts]] = {}
+        last = self._taken + _AT_ONCE
+        while self._rows and self._taken < last:
             target, facts = self._rows.popleft()
-            self._taken += len(facts)
+            self._taken += len(facts["row"])
             key = (target.app, target.version_id)
             # A version whose columns changed (a reload of [log]) starts a new batch's file.
             known = batches.get(key)
@@ -199,20 +227,15 @@ class Recorder:
             if known is None:
                 batches[key] = (target, facts)
             else:
-                known[1].extend(facts)
+                for name, values in facts.items():
+                    known[1][name] += values
         for key, (target, facts) in batches.items():
-            self._idle[key] = 0.0
             self._guarded(key, target, facts)
-        self._counts.flush()
-        for key in [key for key in self._writers if key not in batches]:
-            self._idle[key] += _FLUSH_S
-            if self._idle[key] > _IDLE_S:
-                writer, _ = self._writers.pop(key)
-                writer.close()
+        return set(batches)
 
-    def _guarded(self, key: tuple[str, int | str], target: LogTarget, facts: list[Facts]) -> None:
+    def _guarded(self, key: tuple[str, int | str], target: LogTarget, facts: Facts) -> None:
         if self._no_room():
-            self.dropped += len(facts)
+            self.dropped += len(facts["row"])
             if not self._stopped:
                 logger.warning("too little free space: predictions are not logged until there is")
             self._stopped = True
@@ -234,28 +257,35 @@ class Recorder:
                 known = self._writers[key] = (writer, target)
             if target.grid is not None:
                 # Before the rows can be read: who judges the counts must not judge the rows too.
-                self._counts.take(target, dict(zip(FACTS, zip(*facts, strict=True), strict=True)))
+                self._counts.take(target, facts)
             known[0].append_columns(*_columns(target, facts))
             known[0].flush()
             self._failed = False
         # Serving goes on whatever the log does: the rows are counted as lost.
         except Exception:
-            self.dropped += len(facts)
+            self.dropped += len(facts["row"])
             if not self._failed:
                 logger.exception("the prediction log cannot be written; rows are dropped")
             self._failed = True
 
 
 def _columns(
-    target: LogTarget, facts: list[Facts]
-) -> tuple[dict[str, Sequence[Any]], Sequence[Sequence[Any]] | None]:
+    target: LogTarget, facts: Facts
+) -> tuple[Mapping[str, Sequence[Any]], Sequence[Sequence[Any]] | None]:
     """Return the log's columns, and the rows of inputs where they are kept."""
-    columns: dict[str, Sequence[Any]] = dict(zip(FACTS, zip(*facts, strict=True), strict=True))
-    rows = columns.pop("row")
-    columns["output"] = [_ENCODER.encode(one).decode() for one in columns["output"]]
+    columns = facts | {"output": _as_json(facts["output"])}
+    rows: Sequence[Any] = columns.pop("row")
     if not (target.inputs and target.features):
         return columns, None
     if type(rows[0]) is not list:
         # A string or bytes is a row of one column; a list is its cells.
         rows = [[base64.b64encode(one).decode() if type(one) is bytes else one] for one in rows]
     return columns, rows
+
+
+def _as_json(outputs: list[Any]) -> list[str]:
+    """Return outputs as JSON texts; a classifier has few that differ."""
+    if set(map(type, outputs)) in _ALIKE:
+        texts = {one: _ENCODER.encode(one).decode() for one in set(outputs)}
+        return [texts[one] for one in outputs]
+    return [_ENCODER.encode(one).decode() for one in outputs]

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -45,52 +45,58 @@ def numbered(waiting: Waiting, draw: Callable[[Key], int]) -> tuple[list[int], b
 
 
 def facts_of(
-    waiting: Waiting, ids: list[int], version: ServedVersion | None, now: float, then: float
-) -> list[Facts]:
-    """Return what is logged of each row.
+    replied: Sequence[tuple[Waiting, list[int]]],
+    version: ServedVersion | None,
+    now: float,
+    then: float,
+) -> Facts:
+    """Return what is logged of the rows of some requests, column by column.
 
     Parameters
     ----------
-    waiting : Waiting
-        A request with all its answers.
-    ids : list of int
-        Of its rows.
+    replied : sequence of (Waiting, list of int)
+        Requests with all their answers, each with the query ids of its rows.
     version : ServedVersion or None
         Who answered; None: the default output.
     now : float
         Seconds since the epoch.
     then : float
-        The same moment on the clock of ``waiting.arrived``.
+        The same moment on the clock of ``Waiting.arrived``.
     """
-    request = waiting.request
-    generation = waiting.key[1]
-    took_ms = (then - waiting.arrived) * 1000
-    groups = request.groups or None
-    facts: list[Facts] = []
-    for query_id, row, answer in zip(ids, waiting.rows, waiting.answers, strict=True):
-        assert answer is not None
-        reason = answer.explanation
-        # A row that was answered was valid.  One on which the model failed is held against the
-        # model only if its reference data had such values.
-        valid = (
-            version is not None
-            and reason != UNUSUAL_ROW
-            and (reason is None or version.reader.fits(row))
-        )
-        facts.append(
-            (
-                query_id,
-                now,
-                generation,
-                reason is not None,
-                reason,
-                answer.output,
-                answer.score,
-                request.uid,
-                groups,
-                took_ms,
-                valid,
-                row,
-            )
-        )
-    return facts
+    query_ids: list[int] = []
+    rows: list[Any] = []
+    answers: list[Any] = []
+    asked: list[Waiting] = []
+    for waiting, ids in replied:
+        query_ids += ids
+        rows += waiting.rows
+        answers += waiting.answers
+        asked += [waiting] * len(ids)
+    reasons = [one.explanation for one in answers]
+    n = len(rows)
+    # A row that was answered was valid.
+    valid = [version is not None] * n
+    if version is not None and any(reasons):
+        valid = [
+            why is None or may_be_held_against(version, why, row)
+            for why, row in zip(reasons, rows, strict=True)
+        ]
+    return {
+        "query_id": query_ids,
+        "time": [now] * n,
+        "generation": [one.key[1] for one in asked],
+        "default": [why is not None for why in reasons],
+        "explanation": reasons,
+        "output": [one.output for one in answers],
+        "score": [one.score for one in answers],
+        "uid": [one.request.uid for one in asked],
+        "groups": [one.request.groups or None for one in asked],
+        "latency_ms": [(then - one.arrived) * 1000 for one in asked],
+        "valid": valid,
+        "row": rows,
+    }
+
+
+def may_be_held_against(version: ServedVersion, reason: str, row: Any) -> bool:
+    """Whether a row on which a version failed is one that its reference data could have held."""
+    return reason != UNUSUAL_ROW and version.reader.fits(row)

@@ -119,10 +119,10 @@ class ServedVersion:
             model_path=self.spec.model_path,
             memory_mib=model.memory_mib,
             wall_limit_s=model.wall_limit_s,
-            load_timeout_s=settings.rollout.load_timeout,
-            stuck_s=max(1.0, _STUCK_SLOS * self.batcher.slo_s),
             cpu_limit_s=model.cpu_limit_s,
             heartbeat_s=model.heartbeat_s,
+            load_timeout_s=settings.rollout.load_timeout,
+            stuck_s=max(1.0, _STUCK_SLOS * self.batcher.slo_s),
         )
         if Manifest.from_json(self.spec.manifest).in_process:
             return InProcessReplica(spec, name=self.spec.name, on_free=self.pump)
@@ -174,9 +174,10 @@ class ServedVersion:
     def admit(self, waiting: Waiting) -> bool:
         """Queue a request's rows; False on overload."""
         now = waiting.arrived
-        if len(self.batcher):
+        batcher = self.batcher
+        if len(batcher):
             # Behind a model that hangs, rows answered by default must not fill the queue.
-            self._expired(self.batcher.expire(now))
+            self._expired(batcher.expire(now))
         answers = waiting.answers
         rows = [(waiting, index) for index, answer in enumerate(answers) if answer is None]
         places = rows
@@ -185,8 +186,9 @@ class ServedVersion:
             if not waiting.left:
                 self._app.answered(self, [waiting])
                 return True
-        workers = self.replica.workers
-        if not self.batcher.admit(rows, deadline=waiting.deadline, now=now, workers=workers):
+        # One batch waits for one worker; how many there are is of interest from there on.
+        workers = self.replica.workers if len(batcher) > batcher.limit else 1
+        if not batcher.admit(rows, deadline=waiting.deadline, now=now, workers=workers):
             return False
         if self.cache is not None:
             self.cache.join(places)
@@ -316,6 +318,8 @@ class ServedVersion:
         return self.schema.classes[score >= threshold]
 
     def _expired(self, rows: list[tuple[Waiting, int]]) -> None:
+        if not rows:
+            return
         late = self._app.default(SLO_MISSED)
         self._finish([waiting for waiting, index in rows if waiting.settle(index, late)])
         for heir in () if self.cache is None else map(self.cache.wanted, rows):

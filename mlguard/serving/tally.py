@@ -11,9 +11,10 @@ them to the same result.
 from __future__ import annotations
 
 import asyncio
-from bisect import bisect_left
 from collections import defaultdict
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 if TYPE_CHECKING:
     from mlguard.serving.admission import Waiting
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from mlguard.serving.metrics import Metrics
 
 _SETTLE_S = 0.5
+#: Times that are sorted into buckets at once: for so many, numpy is cheap.
+_MANY = 2_000
 
 
 class Tally:
@@ -39,8 +42,10 @@ class Tally:
         self._app = app
         self._latency: Any = metrics.latency.labels(app)
         self._bounds: list[float] = list(self._latency._upper_bounds)  # noqa: SLF001
-        self._buckets = [0] * len(self._bounds)
+        self._buckets = np.zeros(len(self._bounds), np.int64)
         self._seconds = 0.0
+        #: Seconds that requests took, not sorted into buckets yet.
+        self._took: list[float] = []
         self._statuses: dict[int, int] = defaultdict(int)
         self._rows: dict[tuple[str, str], int] = defaultdict(int)
         self._timer: asyncio.TimerHandle | None = None
@@ -64,20 +69,25 @@ class Tally:
             return
         if self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(_SETTLE_S, self.settle)
-        bounds, buckets = self._bounds, self._buckets
-        good = 0
-        for waiting in answered:
-            took = now - waiting.arrived
-            self._seconds += took
-            buckets[bisect_left(bounds, took)] += 1
-            for answer in waiting.answers:
-                if answer is not None and answer.explanation is not None:
-                    self._rows[version, answer.explanation] += 1
-                else:
-                    good += 1
-        if good:
-            self._rows[version, ""] += good
+        self._took += [now - one.arrived for one in answered]
+        if len(self._took) >= _MANY:
+            self._sort()
+        reasons = [
+            "" if answer is None else answer.explanation or ""
+            for waiting in answered
+            for answer in waiting.answers
+        ]
+        for reason in set(reasons):
+            self._rows[version, reason] += reasons.count(reason)
         self._statuses[200] += len(answered)
+
+    def _sort(self) -> None:
+        """Sort the times that requests took into the histogram's buckets."""
+        took = np.array(self._took)
+        self._took.clear()
+        places = np.searchsorted(self._bounds, took)
+        self._buckets += np.bincount(places, minlength=len(self._bounds))
+        self._seconds += float(took.sum())
 
     def refused(self, status: int) -> None:
         """Count a request that was answered by an error."""
@@ -99,8 +109,9 @@ class Tally:
                 if n:
                     self._metrics.cache.labels(self._app, result).inc(n)
             cache.hits = cache.misses = 0
-        buckets, self._buckets = self._buckets, [0] * len(self._bounds)
-        for bucket, n in zip(self._latency._buckets, buckets, strict=True):  # noqa: SLF001
+        self._sort()
+        buckets, self._buckets = self._buckets, np.zeros_like(self._buckets)
+        for bucket, n in zip(self._latency._buckets, buckets.tolist(), strict=True):  # noqa: SLF001
             if n:
                 bucket.inc(n)
         seconds, self._seconds = self._seconds, 0.0

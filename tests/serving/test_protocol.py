@@ -13,6 +13,7 @@ from fastapi import Depends, FastAPI
 from uvicorn.protocols.http import flow_control, httptools_impl
 from uvicorn.server import ServerState as UvicornState
 
+from mlguard.config import ServerTable
 from mlguard.serving.embedded import served
 from mlguard.serving.inputs import BadRequestError, RowReader, read_request
 from mlguard.serving.protocol import PredictProtocol
@@ -124,6 +125,48 @@ def test_uvicorn_makes_its_headers_anew(port):
             ((_, headers, _),) = answers(connection, 1)
             dates.add(headers["date"])
             assert time.monotonic() < deadline
+
+
+# --- heads that are known ----------------------------------------------------------------------
+
+
+def test_a_known_head_changes_nothing_about_the_answer(port):
+    """Asked again in one piece, in two, pipelined, behind FastAPI's: the same answers, in order."""
+    other = json.dumps({"input": [6.7, 3.0, 5.2, 2.3]}).encode()
+    page = request(b"/healthz", None, method=b"GET")
+    broken = b"x" * len(ROW)
+    one = request()
+    pieces = [one, one, one[:-9], one[-9:], one + one, request(body=broken), one, page, one]
+    pieces += [request(body=other), request(body=other), page + one, one, b"\r\n" + one, one]
+    wanted = [0, 0, 0, 0, 0, "Json error", 0, True, 0, 2, 2, True, 0, 0, 0, 0]
+    found = []
+    with connect(port) as connection:
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        for piece in pieces:
+            connection.sendall(piece)
+            whole = piece.endswith(one[-9:]) or piece == page or b"xxx" in piece or other in piece
+            if whole:
+                n = 2 if piece in (one + one, page + one) else 1
+                found += answers(connection, n)
+    values = [body.get("output", body.get("live", body.get("error"))) for _, _, body in found]
+    assert values == wanted
+    assert len({body["query_id"] for _, _, body in found if "query_id" in body}) == 13
+
+
+def test_a_known_head_is_asked_for_its_key_and_its_rate(iris, settings_of, monkeypatch):
+    """What may come in once may not come in for ever: the door is asked every time."""
+    monkeypatch.setenv("MLGUARD_KEY_PARTNER", "secret")
+    settings = settings_of(name="iris", app={"slo_ms": 5000, "keys": ["partner"]})
+    table = ServerTable(rate_limit_per_s=3)
+    with served(settings, iris.json, iris.path, version="v1", server=table) as base:
+        port = int(base.rsplit(":", 1)[1])
+        with connect(port) as connection:
+            found = []
+            for key in (b"secret", b"guess", b"secret", b"guess", *[b"secret"] * 9):
+                connection.sendall(request(b"/iris/predict", ROW, b"Authorization: Bearer " + key))
+                found += [status for status, _, _ in answers(connection, 1)]
+    assert found[:4] == [200, 401, 200, 401]
+    assert 429 in found[4:]
 
 
 # --- order -----------------------------------------------------------------------------------

@@ -22,7 +22,7 @@ def facts(query_id, row, **more):
         "valid": True,
         "row": row,
     } | more
-    return [tuple(known[name] for name in FACTS)]
+    return {name: [known[name]] for name in FACTS}
 
 
 def test_rows_reach_the_log(tmp_path):
@@ -102,7 +102,7 @@ def test_below_the_floor_nothing_is_logged_and_all_is_counted(tmp_path):
     full = [True]
     recorder = Recorder(PredictionLog(tmp_path), "p1", no_room=lambda: full[0])
     target = LogTarget("app", 1, (Feature("text", "text"),))
-    recorder.put(target, facts(1, "a") + facts(2, "b"))
+    recorder.put(target, {name: 2 * values for name, values in facts(1, "a").items()})
     recorder.flush()
     assert recorder.dropped == 2
     full[0] = False
