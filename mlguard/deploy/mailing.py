@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from mlguard.config import ProjectSettings
@@ -29,22 +29,37 @@ _SENT, _SETTINGS, _BROKEN = 0, 2, 3
 _DONE = frozenset({"SENT", "MUTED", "DROPPED"})
 
 
-def carrier(project: ProjectSettings, registry: Registry) -> Callable[[float], Delivered]:
+def carrier(
+    project: ProjectSettings, registry: Registry, *, once: bool = False
+) -> Callable[[float], Delivered]:
     """Return what makes one pass over the outbox, and may be called again and again.
 
     The notifiers stay the same, so that one which was refused remembers to wait.
+
+    Parameters
+    ----------
+    project : ProjectSettings
+    registry : Registry
+    once : bool
+        There is one pass and nobody knows when the next will be, as under cron: then what was
+        found together is told now, and waits for nothing that may belong to it.
     """
+    rules = rules_for(project.notify)
+    if once:
+        rules = replace(rules, group_wait=0.0)
     notifiers = notifiers_for(project)
     draw = Illustrator(registry)
 
     def carry(now: float) -> Delivered:
+        # What this pass decided was written down after it began.
+        now = max(now, registry.clock())
         promise_due(project, registry, now)
         return deliver(
             registry,
             notifiers,
             now,
             draw=draw,
-            rules=rules_for(project.notify),
+            rules=rules,
             give_up=project.notify.give_up,
         )
 

@@ -77,7 +77,12 @@ class Monitored:
 
 
 def watcher(
-    project: ProjectSettings, registry: Registry, *, only: str | None, clock: Callable[[], float]
+    project: ProjectSettings,
+    registry: Registry,
+    *,
+    only: str | None,
+    clock: Callable[[], float],
+    once: bool = False,
 ) -> Watcher:
     """Return a watcher that carries mail and makes the scheduled reports.
 
@@ -87,8 +92,10 @@ def watcher(
         Watch this app alone.
     clock : callable
         Seconds since the epoch.
+    once : bool
+        Whether it makes one pass only.
     """
-    carry = carrier(project, registry)
+    carry = carrier(project, registry, once=once)
 
     def deliver(now: float) -> str | None:
         done = carry(now)
@@ -120,7 +127,8 @@ def monitor_once(
     clock: Callable[[], float],
 ) -> Monitored:
     """Judge what is due now, act by policy, and carry what that has to say."""
-    return Monitored(events=tuple(watcher(project, registry, only=only, clock=clock).tick()))
+    watched = watcher(project, registry, only=only, clock=clock, once=True)
+    return Monitored(events=tuple(watched.tick()))
 
 
 def monitor_forever(
