@@ -100,9 +100,10 @@ def test_an_incident_is_told(project):
     jsonschema.validate(project.incidents().to_json(), SCHEMA)
 
 
-def test_the_mail_says_what_is_behind_it(rolled_back):
-    """The mail of a rollback has the gist and no row of data."""
+def test_mail_and_report_say_what_is_behind_it(rolled_back):
+    """The mail of a rollback has the gist and no row of data; the report has it too."""
     from mlguard.notify.notice import notice
+    from mlguard.reports.story import tell
 
     incident = rolled_back.registry.incident(1)
     said = notice("rolled_back", {"app": "loan", "to": "v1", **incident.facts})
@@ -110,6 +111,16 @@ def test_the_mail_says_what_is_behind_it(rolled_back):
     assert "debt moved furthest" in text
     assert "answered worse" in text
     assert "query_id" not in json.dumps(incident.facts["explanation"])
+    registry = rolled_back.registry
+    story = tell(
+        registry.app("loan"),
+        events=sorted(registry.events("loan"), key=lambda one: -one.seq),
+        incidents=registry.incidents("loan", open_only=True),
+        holds=registry.holds("loan"),
+        figures=[],
+        predictions=0,
+    )
+    assert "debt moved furthest" in story.why
 
 
 @pytest.mark.slow
