@@ -154,7 +154,7 @@ def _libraries(_project: ProjectSettings) -> Iterator[Examined]:
     try:
         wanted = importlib.metadata.requires("mlguard") or []
     except importlib.metadata.PackageNotFoundError:
-        yield Examined("libraries", "warn", "mlguard is not installed", "pip install mlguard")
+        yield Examined("libraries", "warn", "the package itself is not installed", "pip install mlguard")
         return
     n_good = 0
     for text in wanted:
@@ -172,7 +172,7 @@ def _libraries(_project: ProjectSettings) -> Iterator[Examined]:
         yield Examined(
             f"libraries.{needed.name}",
             "warn" if there else "broken",
-            f"{found}; mlguard is tested with {needed.specifier}" if there else found,
+            f"{found}; tested are {needed.specifier}" if there else found,
             f"pip install '{needed.name}{needed.specifier}'",
         )
     yield Examined("libraries", "ok", f"{n_good} libraries within the bounds that are tested")

@@ -78,6 +78,12 @@ class Metrics:
             ["app", "version", "reason"],
             **shared,
         )
+        self.mirror_dropped = Counter(
+            "mlguard_mirror_dropped",
+            "Rows that a mirror was not shown: it was behind, or cannot read them.",
+            ["app"],
+            **shared,
+        )
         self.labels = Counter(
             "mlguard_labels", "Labels by what became of them.", ["app", "result"], **shared
         )

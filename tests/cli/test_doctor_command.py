@@ -84,7 +84,7 @@ def test_libraries_are_held_against_the_tested_bounds(project, monkeypatch):
     monkeypatch.setattr(importlib.metadata, "version", version)
     found = {one.id: one for one in examine(load_project(project)).findings}
     assert found["libraries.uvicorn"].state == "warn"
-    assert "uvicorn 0.1; mlguard is tested with " in found["libraries.uvicorn"].summary
+    assert "uvicorn 0.1; tested are " in found["libraries.uvicorn"].summary
     assert found["libraries.uvicorn"].next_step.startswith("pip install 'uvicorn")
     assert found["libraries.scipy"].state == "broken"
 

@@ -100,7 +100,7 @@ def test_deployments_that_are_killed_leave_nothing_torn(first, tmp_path):
         after = whole(folder)
         assert after in (generation, generation + 1), number
         code, document = typed(folder, *words)
-        assert code == 0, document
+        assert code == 0, json.dumps(document)
         generation = whole(folder)
         assert generation == after + (1 if document["changed"] else 0)
     assert killed >= KILLS // 2
@@ -108,11 +108,11 @@ def test_deployments_that_are_killed_leave_nothing_torn(first, tmp_path):
 
 @pytest.mark.soak
 def test_whole_deployments_started_together(first, tmp_path):
-    """Five times two commands at once: one goes through, the other exits 4 and changes nothing."""
+    """Three times two commands at once: one goes through, the other exits 4 and changes nothing."""
     folder = tmp_path / "project"
     shutil.copytree(first, folder)
-    models = candidates(folder, 10)
-    for turn in range(5):
+    models = candidates(folder, 6)
+    for turn in range(3):
         before = whole(folder)
         pair = models[2 * turn : 2 * turn + 2]
         running = [

@@ -187,6 +187,9 @@ def test_a_shadow_answers_nobody_and_is_logged_apart(rolling, eventually, projec
     rows = log.read("app", version_id=mirrored_folder(one.version.id))
     assert set(rows.column("output").to_pylist()) == {"1"}
     assert set(rows.column("generation").to_pylist()) == {registry.app("app").generation}
+    (family,) = engine.metrics.mirror_dropped.collect()
+    counted = [one.value for one in family.samples if one.name == "mlguard_mirror_dropped_total"]
+    assert sum(counted) == engine.mirrors.dropped
 
 
 def test_the_predecessor_sees_a_share_while_the_new_one_is_watched(
