@@ -10,6 +10,7 @@ import typer
 from mlguard.cli import options
 from mlguard.cli.app import app
 from mlguard.cli.session import session
+from mlguard.cli.terminal import sentences
 
 
 @app.command()
@@ -68,7 +69,7 @@ def backtest(
                 plot=plot,
                 progress=steps,
             )
-        run.say([*(f"  {line}".rstrip() for line in done.lines), f"  next: {done.next_step}"])
+        run.say([*(f"  {line}".rstrip() for line in done.lines), *sentences((), done.next_step)])
         run.document(done.to_json())
 
 
@@ -94,5 +95,5 @@ def calibrate(
     with session("calibrate", project=project, json=json, quiet=quiet, no_color=no_color) as run:
         with run.steps(f"calibrating {name}") as steps:
             done = run.project.calibrate(name, model=model, progress=steps)
-        run.say([*(f"  {line}".rstrip() for line in done.lines), f"  next: {done.next_step}"])
+        run.say([*(f"  {line}".rstrip() for line in done.lines), *sentences((), done.next_step)])
         run.document(done.to_json())

@@ -262,7 +262,7 @@ def history_lines(found: History) -> list[Line]:
     for event in found.events:
         who = f"{event.app} {event.version}".strip()
         style = "bold" if event.moved else ""
-        first, *more = indented(f"{event.kind}  {who}", 30, 28)
+        first, *more = indented(f"{event.kind}  {who}", 30)
         head: Line = [
             (f"  {moment(event.at)}  ", "dim"),
             (f"{event.generation:>4}  ", "dim"),

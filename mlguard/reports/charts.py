@@ -257,9 +257,9 @@ def _time(chart: TimeChart, style: Style) -> Figure:
         marker="o", markersize=3.2 if len(known) <= 40 else 0, zorder=3,
     )  # fmt: skip
     _vertical_range(axes, chart)
+    _time_axis(axes, chart, 6 if wide else 3)
     _limit(axes, chart)
     _marks(axes, chart.marks, style)
-    _time_axis(axes, chart, 6 if wide else 3)
     axes.yaxis.set_major_formatter(lambda value, _: _tick(value, axes))
     axes.grid(axis="y")
     axes.set_axisbelow(True)
@@ -373,6 +373,9 @@ def _time_axis(axes: Axes, chart: TimeChart, most: int) -> None:
     ticks = [one for one in ticks if low <= one <= high - 0.03 * span] or [low]
     form = "%-d %b" if span > 2 * 86400 else "%H:%M" if span > 900 else "%H:%M:%S"
     axes.set_xticks(ticks, [datetime.fromtimestamp(one, UTC).strftime(form) for one in ticks])
+    if span > 0:
+        # Ticks would stretch the axis to the last of them.
+        axes.set_xlim(low - 0.02 * span, high + 0.02 * span)
 
 
 def _tick(value: float, axes: Axes) -> str:
