@@ -10,7 +10,6 @@ import typer
 from mlguard.cli import options
 from mlguard.cli.app import app
 from mlguard.cli.session import session
-from mlguard.cli.terminal import sentences
 
 
 @app.command()
@@ -69,6 +68,8 @@ def backtest(
                 plot=plot,
                 progress=steps,
             )
+        from mlguard.cli.terminal import sentences
+
         run.say([*(f"  {line}".rstrip() for line in done.lines), *sentences((), done.next_step)])
         run.document(done.to_json())
 
@@ -95,5 +96,7 @@ def calibrate(
     with session("calibrate", project=project, json=json, quiet=quiet, no_color=no_color) as run:
         with run.steps(f"calibrating {name}") as steps:
             done = run.project.calibrate(name, model=model, progress=steps)
+        from mlguard.cli.terminal import sentences
+
         run.say([*(f"  {line}".rstrip() for line in done.lines), *sentences((), done.next_step)])
         run.document(done.to_json())
