@@ -154,7 +154,9 @@ def _libraries(_project: ProjectSettings) -> Iterator[Examined]:
     try:
         wanted = importlib.metadata.requires("mlguard") or []
     except importlib.metadata.PackageNotFoundError:
-        yield Examined("libraries", "warn", "the package itself is not installed", "pip install mlguard")
+        yield Examined(
+            "libraries", "warn", "the package itself is not installed", "pip install mlguard"
+        )
         return
     n_good = 0
     for text in wanted:
