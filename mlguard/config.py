@@ -1427,6 +1427,10 @@ class MonitorTables(Table):
     service: ServiceMonitor = ServiceMonitor()
 
 
+#: What a step of a rollout can be compared by.
+Compared = Literal["failures", "loss"]
+
+
 class RolloutTable(Table):
     """``[rollout]``."""
 
@@ -1449,8 +1453,8 @@ class RolloutTable(Table):
     alpha: float = Field(
         0.01, gt=0, lt=1, description="Chance that a rollout of an equal version is called worse."
     )
-    compare: list[Literal["failures", "loss"]] = Field(
-        default_factory=lambda: ["failures", "loss"],
+    compare: list[Compared] = Field(
+        default_factory=lambda: list(get_args(Compared)),
         min_length=1,
         description="What must be decided before a step passes: `failures` (default answers), "
         "`loss` (needs labels). One that is not named may still fail the step.",

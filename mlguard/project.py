@@ -1243,7 +1243,6 @@ class Project:
         settings = self.app(incident.app)
         progress(f"reading the rows of incident {number}")
         found = read_rows(self.settings, settings, self.registry, incident)
-        progress("asking the version that serves")
         made = CheckWriter(
             project=self.settings,
             settings=settings,

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from mlguard.config import RolloutTable
-from mlguard.deploy.watch_rollout import step_findings, step_words
+from mlguard.deploy.step_record import step_findings, step_words
 from mlguard.errors import ConflictError, RefusedError
 from mlguard.registry import Operation, Registry, Rolling, State, Version
 from mlguard.wording import duration

@@ -11,11 +11,11 @@ from typing import Any
 
 from mlguard.config import AppSettings
 from mlguard.data.disk_floor import Disk
+from mlguard.deploy.conditions import conditions
 from mlguard.deploy.false_alarms import FalseAlarms, expected_false_alarms
 from mlguard.deploy.outcome import check_to_json
 from mlguard.deploy.rollout import state_fields
-from mlguard.deploy.watch import conditions
-from mlguard.deploy.watch_rollout import step_findings, step_words
+from mlguard.deploy.step_record import step_findings, step_words
 from mlguard.registry import AppState, Event, Hold, Incident, Mode, Registry, Server, Version
 from mlguard.results import CheckResult, MonitorResult, Verdict
 from mlguard.waivers import WaiverBook

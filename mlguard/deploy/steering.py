@@ -9,11 +9,11 @@ from collections.abc import Sequence
 from typing import Any
 
 from mlguard.config import AppSettings, ProjectSettings
+from mlguard.deploy.conditions import conditions
 from mlguard.deploy.fingerprints import policy_digest
 from mlguard.deploy.outcome import Outcome
 from mlguard.deploy.rollout import state_fields
-from mlguard.deploy.watch import conditions
-from mlguard.deploy.watch_rollout import COMPARISONS, ERRORS, check_id, step_findings, step_words
+from mlguard.deploy.step_record import COMPARISONS, ERRORS, check_id, step_findings, step_words
 from mlguard.errors import ConflictError, NotFoundError, RefusedError, UsageError
 from mlguard.policy import step_decision
 from mlguard.registry import AppState, Registry, State, Version

@@ -26,7 +26,7 @@ import uuid
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from mlguard.config import AppSettings, ProjectSettings, load_app
 from mlguard.deploy.qualify import Replayer
@@ -64,7 +64,7 @@ _log = logging.getLogger(__name__)
 #: Tries a version as a rollback to it would.
 Rehearsal = Callable[["ProjectSettings", "AppSettings", "Registry", "Version"], Rehearsed]
 
-__all__ = ["TickEvent", "Watcher", "conditions"]
+__all__ = ["TickEvent", "Watcher"]
 
 
 @dataclass(slots=True)
@@ -517,18 +517,6 @@ def _signals(stop: threading.Event) -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-def conditions(registry: Registry, state: AppState) -> dict[str, Any]:
-    """Return what each monitor of an app is doing: armed, idle, waiting or blind.
-
-    Empty where no watcher has looked at the version that serves yet.
-    """
-    if state.active is None:
-        return {}
-    found = registry.monitor_state(state.app, state.active.id, state.generation, "conditions")
-    monitors: dict[str, Any] = (found or {}).get("monitors", {})
-    return monitors
 
 
 def _project_log(project: ProjectSettings) -> PredictionLog:

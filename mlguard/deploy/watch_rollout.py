@@ -30,6 +30,15 @@ import numpy.typing as npt
 from mlguard.config import ProjectSettings
 from mlguard.data.mirrored import mirrored_folder
 from mlguard.deploy.fingerprints import policy_digest
+from mlguard.deploy.step_record import (
+    COMPARISONS,
+    ERRORS,
+    FAILURES,
+    LOSS,
+    check_id,
+    state_name,
+    step_words,
+)
 from mlguard.deploy.watch_actions import TickEvent
 from mlguard.deploy.watch_app import AppWatch
 from mlguard.deploy.watch_clock import Stopwatch, boot_id
@@ -46,11 +55,8 @@ from mlguard.stats.concurrent import Ceiling, Paired, Standing, TwoArms
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from mlguard.registry import Operation, Registry, Rolling, Version
+    from mlguard.registry import Operation, Rolling, Version
 
-#: The comparisons, by the word that ``[rollout] compare`` has for them.
-ERRORS, FAILURES, LOSS = "errors", "failures", "loss"
-COMPARISONS = (ERRORS, FAILURES, LOSS)
 #: Rows before a version may be called broken.
 _ERRORS_N_MIN = 20
 #: What is known of a step is stored this often while it waits.
@@ -60,34 +66,6 @@ _GROUNDLESS = ("evidence", "waiver", "quarantine")
 
 _Values = npt.NDArray[np.float64]
 _NONE: _Values = np.empty(0)
-
-
-def check_id(comparison: str) -> str:
-    """Return the id of a comparison as a check."""
-    return f"rollout.{comparison}"
-
-
-def state_name(operation: Operation) -> str:
-    """Return the name under which the state of a step is stored."""
-    return f"rollout/{operation.id}/{operation.step}"
-
-
-def step_words(operation: Operation) -> str:
-    """Say which step a rollout is at: ``"shadow (step 1 of 3)"``."""
-    if operation.step < 0:
-        return "loading"
-    what = operation.steps[operation.step]
-    word = "shadow" if what == "shadow" else f"{float(what):.4g} of the callers"
-    return f"{word} (step {operation.step + 1} of {len(operation.steps)})"
-
-
-def step_findings(registry: Registry, rolling: Rolling) -> list[CheckResult]:
-    """Return what was last found about the step that a rollout is at; empty before the first."""
-    operation = rolling.operation
-    known = registry.monitor_state(
-        operation.app, rolling.version.id, operation.expected_generation, state_name(operation)
-    )
-    return [CheckResult.from_json(one) for one in (known or {}).get("findings", [])]
 
 
 @dataclass(slots=True)

@@ -16,7 +16,7 @@ import numpy as np
 
 from mlguard.reports.features import feature_drift
 from mlguard.reports.groups import group_charts
-from mlguard.reports.happenings import happening
+from mlguard.reports.happenings import happening, marks_of
 from mlguard.reports.performance import calibration, over_time
 from mlguard.reports.schedule import last_report
 from mlguard.reports.story import tell
@@ -24,7 +24,6 @@ from mlguard.reports.traffic import Labels, Log, Traffic, positive_class, read_t
 from mlguard.reports.view import (
     Change,
     Figure,
-    Mark,
     ReportView,
     Service,
     TimeChart,
@@ -233,22 +232,6 @@ def _performance(
         until=until,
     )
     return () if chart is None else (chart,)
-
-
-def marks_of(events: Iterable[Event]) -> tuple[Mark, ...]:
-    """Return what a time axis shows of the audit trail: moves and incidents, oldest first."""
-    marks = []
-    for one in sorted(events, key=lambda event: (event.at, event.seq)):
-        if one.kind == "promoted":
-            marks.append(Mark(at=one.at, label=one.version))
-        elif one.kind == "rolled_back":
-            marks.append(Mark(at=one.at, label=f"back to {one.version}", kind="rollback"))
-        elif one.kind in ("default_output", "blocked"):
-            marks.append(Mark(at=one.at, label="default output", kind="default_output"))
-        elif one.kind == "incident_opened":
-            number = one.detail.get("incident")
-            marks.append(Mark(at=one.at, label=f"incident {number}", kind="incident"))
-    return tuple(marks)
 
 
 def _service(traffic: Traffic) -> Service:

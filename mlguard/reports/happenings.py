@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from mlguard.reports.view import Happening
+from mlguard.reports.view import Happening, Mark
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from mlguard.registry.records import Event
 
 _WORDS = {
@@ -40,3 +42,19 @@ def happening(event: Event) -> Happening:
     if event.kind == "incident_opened" and incident:
         what = f"incident {incident} opened" + (f" on {event.version}" if event.version else "")
     return Happening(at=event.at, what=what, who=event.actor, why=event.reason)
+
+
+def marks_of(events: Iterable[Event]) -> tuple[Mark, ...]:
+    """Return what a time axis shows of the audit trail: moves and incidents, oldest first."""
+    marks = []
+    for one in sorted(events, key=lambda event: (event.at, event.seq)):
+        if one.kind == "promoted":
+            marks.append(Mark(at=one.at, label=one.version))
+        elif one.kind == "rolled_back":
+            marks.append(Mark(at=one.at, label=f"back to {one.version}", kind="rollback"))
+        elif one.kind in ("default_output", "blocked"):
+            marks.append(Mark(at=one.at, label="default output", kind="default_output"))
+        elif one.kind == "incident_opened":
+            number = one.detail.get("incident")
+            marks.append(Mark(at=one.at, label=f"incident {number}", kind="incident"))
+    return tuple(marks)

@@ -10,8 +10,8 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from mlguard.reports.build import marks_of
 from mlguard.reports.drawing import Picture, draw_pictures
+from mlguard.reports.happenings import marks_of
 from mlguard.reports.view import Chart, Point, TimeChart, chart_from_json
 from mlguard.wording import estimate, moment, number, printable
 

@@ -178,12 +178,14 @@ class _Rows:
     def table(self, shape: tuple[int, int], rng: np.random.Generator | None) -> FloatArray:
         """Return counts and sums of losses by cell and class, of these rows or a sample of them."""
         n = len(self.loss)
-        weight = np.ones(n) if rng is None else np.bincount(rng.integers(n, size=n), minlength=n)
+        weight = np.ones(n)
+        if rng is not None:
+            weight = np.bincount(rng.integers(n, size=n), minlength=n).astype(np.float64)
         place = self.cell * shape[1] + self.kind
         size = shape[0] * shape[1]
         counts = np.bincount(place, weights=weight, minlength=size)
         sums = np.bincount(place, weights=weight * self.loss, minlength=size)
-        return np.stack([counts, sums]).reshape(2, *shape)
+        return np.stack([counts.astype(np.float64), sums.astype(np.float64)]).reshape(2, *shape)
 
 
 def _taken_apart(
@@ -224,7 +226,8 @@ def _loss(n0: FloatArray, s0: FloatArray, weight: FloatArray) -> FloatArray:
     total = (weight * n0).sum((1, 2))
     plain = s0.sum((1, 2)) / n0.sum((1, 2))
     # No row before has a class that is asked for: no weights make them alike.
-    return np.where(total > 0, (weight * s0).sum((1, 2)) / np.where(total > 0, total, 1), plain)
+    weighted: FloatArray = (weight * s0).sum((1, 2)) / np.where(total > 0, total, 1)
+    return np.where(total > 0, weighted, plain)
 
 
 def _fitted(n0: FloatArray, of_cells: FloatArray, of_classes: FloatArray) -> FloatArray:

@@ -178,7 +178,7 @@ def test_an_idle_app_is_idle(two):
         assert kinds(two.run(watcher, passes=1)) == []
     assert two.registry.holds("loan") == []
     assert two.registry.incidents("loan") == []
-    from mlguard.deploy.watch import conditions
+    from mlguard.deploy.conditions import conditions
 
     found = conditions(two.registry, two.registry.app("loan"))
     assert set(found.values()) == {"idle"}
@@ -186,7 +186,7 @@ def test_an_idle_app_is_idle(two):
 
 def test_traffic_without_labels_that_are_due_is_waiting(two):
     """Labels that cannot have come yet are no fault: the monitor waits."""
-    from mlguard.deploy.watch import conditions
+    from mlguard.deploy.conditions import conditions
 
     watcher = two.watcher()
     for _ in range(5):

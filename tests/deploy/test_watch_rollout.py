@@ -131,7 +131,7 @@ def test_a_restart_judges_no_row_twice(rolling, stepper):
     stepper.shared(80)
     stepper.run(first)
     one = rolling.registry.rolling("loan")
-    from mlguard.deploy.watch_rollout import step_findings
+    from mlguard.deploy.step_record import step_findings
 
     before = {found.id: found.n for found in step_findings(rolling.registry, one)}
     assert before == {"rollout.errors": 80, "rollout.failures": 80, "rollout.loss": 80}
