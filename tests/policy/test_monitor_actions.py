@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mlguard.config import AutoTable, MonitorTable
+from mlguard.config import AutoTable, WindowedMonitor
 from mlguard.policy import (
     Action,
     Level,
@@ -23,7 +23,7 @@ from mlguard.results import MonitorResult, Verdict
 
 P, S, W, I, E, F = Verdict  # noqa: E741
 LIVE = Standing(baking=False, elapsed_s=1e6)
-ROLLBACK = MonitorTable(action="rollback")
+ROLLBACK = WindowedMonitor(action="rollback")
 
 
 def results(verdicts, *, check="data_drift.features", sequential=False, n=500, n_min=30):
@@ -72,7 +72,7 @@ def test_a_baking_version_falls_sooner():
 @pytest.mark.parametrize("action", ["alert", "freeze", "rollback", "default_output"])
 def test_no_monitor_goes_further_than_it_may(action):
     """`action` is the highest level that a monitor may reach."""
-    assert level([F] * 5, MonitorTable(action=action)) is Level[action.upper()]
+    assert level([F] * 5, WindowedMonitor(action=action)) is Level[action.upper()]
 
 
 def test_a_sequential_alarm_acts_at_once():
@@ -92,7 +92,7 @@ def test_a_hard_check_acts_at_once_with_enough_rows():
 
 _verdicts = st.lists(st.sampled_from(list(Verdict)), min_size=1, max_size=7)
 _rules = st.builds(
-    MonitorTable,
+    WindowedMonitor,
     action=st.sampled_from(["alert", "freeze", "rollback", "default_output"]),
     alert_after=st.integers(1, 5),
     freeze_after=st.integers(1, 5),
@@ -160,7 +160,7 @@ def test_a_monitor_that_judges_nothing_freezes():
     """Three windows with enough rows and no verdict: the monitor is blind."""
     assert level([P, I, I]) is Level.NONE
     assert level([P, I, E, I]) is Level.FREEZE
-    assert level([P, I, E, I], MonitorTable(action="alert")) is Level.ALERT
+    assert level([P, I, E, I], WindowedMonitor(action="alert")) is Level.ALERT
 
 
 def test_too_few_rows_are_not_blindness():
