@@ -186,8 +186,9 @@ class Kept:
     def __init__(self):
         self.facts = []
 
-    def put(self, _target, facts):
-        self.facts += [dict(zip(FACTS, one, strict=True)) for one in facts]
+    def put(self, _target, columns):
+        rows = zip(*(columns[name] for name in FACTS), strict=True)
+        self.facts += [dict(zip(FACTS, row, strict=True)) for row in rows]
 
 
 def test_the_log_tells_group_score_and_answer(settings, bundle, between, keys):
