@@ -219,6 +219,7 @@ class Finding:
             None if self.interval is None else [finite_or_none(bound) for bound in self.interval]
         )
         document["limit"] = finite_or_none(self.limit)
+        document["details"] = strict(self.details)
         _number(self.value, "value", document)
         return document
 

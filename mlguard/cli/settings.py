@@ -17,27 +17,38 @@ _NOT_WRITTEN = {"root", "name", "folder", "checks"}
 def settings_lines(settings: ProjectSettings | AppSettings) -> list[Line]:
     """Return every key that is in force, table by table."""
     lines: list[Line] = []
-    for path, table in _tables(settings, ""):
-        keys = [f"{key} = {_toml(value)}" for key, value in _values(table)]
+    for path, table, idle in _tables(settings, ""):
+        keys = [f"{key} = {_toml(value)}" for key, value in _values(table) if key not in idle]
         if keys:
             lines += [[(f"[{path}]", "bold")], *keys, ""]
     return lines[:-1]
 
 
-def _tables(table: Table, path: str) -> Iterator[tuple[str, Table]]:
+def _tables(
+    table: Table, path: str, idle: frozenset[str] = frozenset()
+) -> Iterator[tuple[str, Table, frozenset[str]]]:
+    """Yield each table, its path, and its keys that have no effect: no file may say those."""
     if path:
-        yield path, table
+        yield path, table, idle
+    family = table if isinstance(table, Family) else None
     for name, spec in type(table).model_fields.items():
         inner = getattr(table, name)
         if isinstance(inner, Table):
-            yield from _tables(inner, f"{path}.{spec.alias or name}".lstrip("."))
-        if isinstance(table, Family) and name in table.NAMED:
+            below = f"{path}.{spec.alias or name}".lstrip(".")
+            yield from _tables(inner, below, _idle(family, name))
+        if family is not None and name in family.NAMED:
             for key, one in inner.items():
-                yield f"{path}.{name}.{_key(key)}", one
-    if isinstance(table, Family):
-        for check, policy in sorted(table.checks.items()):
-            # What a family refuses, its checks refuse.
-            yield f"{path}.{check}", policy.model_copy(update=dict.fromkeys(table.WITHOUT))
+                yield f"{path}.{name}.{_key(key)}", one, _idle(family, name)
+    if family is not None:
+        for check, policy in sorted(family.checks.items()):
+            yield f"{path}.{check}", policy, _idle(family, check)
+
+
+def _idle(family: Family | None, check: str) -> frozenset[str]:
+    if family is None:
+        return frozenset()
+    # What a family refuses, its checks refuse.
+    return family.WITHOUT_EFFECT.get(check, frozenset()) | set(family.WITHOUT)
 
 
 def _key(name: str) -> str:

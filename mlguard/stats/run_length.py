@@ -67,7 +67,7 @@ def kept_run_length(average_run_length: float, rho: float, *, block: int = 1) ->
     >>> round(kept_run_length(10_000, 0.2)), round(kept_run_length(10_000, 0.5))
     (1500, 290)
     >>> round(kept_run_length(10_000, 0.5, block=25))
-    9399
+    9483
     """
     looks = max(average_run_length / block, 1.0)
     correlation = block_correlation(rho, block)

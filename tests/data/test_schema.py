@@ -69,7 +69,7 @@ def test_the_json_round_trip_keeps_everything():
     schema = infer_schema(pd.DataFrame({"a": [1.0, 2.0], "c": ["x", None]}))
     assert TableSchema.from_json(json.loads(json.dumps(schema.to_json()))) == schema
     feature = schema["c"].feature
-    assert feature == Feature("c", "category", categories=("x",))
+    assert feature == Feature("c", "category", categories=("x",), missing=True)
     assert Feature.from_json({**feature.to_json(), "later": 1}) == feature
 
 
