@@ -179,6 +179,7 @@ def test_the_default_output_and_back(mlguard, project):
     assert mlguard("status", "iris", folder=project).code == 0
 
 
+@pytest.mark.soak
 def test_a_hold_bars_new_versions_until_it_is_lifted(mlguard, project):
     """Under a hold a deploy that would pass exits 1, after resume it goes live."""
     from sklearn.datasets import load_iris

@@ -44,7 +44,7 @@ def test_a_refusal_is_told_in_every_form(mlguard, project, weak):
     assert any(one.startswith("::error title=iris baseline.beats") for one in lines[end:])
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_deploy_writes_them_too_and_reuses_evidence(mlguard, project, weak):
     """A second deploy of the same bytes reuses what the gate found, and tells it again."""
     for reused in (False, True):

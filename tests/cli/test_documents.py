@@ -23,7 +23,7 @@ def test_the_schema_is_one():
     jsonschema.Draft202012Validator.check_schema(SCHEMA)
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_judging_and_moving(mlguard, project):
     """check, deploy, refusals, undone and repeated moves: one shape for all."""
     import pandas as pd

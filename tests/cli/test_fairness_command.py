@@ -105,7 +105,7 @@ def test_a_candidate_elsewhere_is_named_in_what_comes_next(mlguard, lender):
     )
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_a_mitigated_model_goes_through_the_gate(mlguard, lender):
     """The command that is offered runs, and judges the new file."""
     made = mlguard("fairness", "credit", "--mitigate", "reweighing", "--json", folder=lender)

@@ -16,7 +16,7 @@ def valid(done):
     return done.document
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_incidents_from_the_first_to_the_last(mlguard, project):
     """None, one that is listed and told, closed with its cause, closed again."""
     from mlguard.project import Project

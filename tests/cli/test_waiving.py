@@ -40,7 +40,7 @@ def waive_all(mlguard, project, document, *scope):
     return blocked
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_a_refused_model_goes_live_under_waivers_and_not_after_them(mlguard, project, weak):
     """Deploy, check, status, history and report name who answers; revoked, it blocks again."""
     refused = mlguard("deploy", "iris", "--model", weak, "--json", folder=project)

@@ -324,6 +324,7 @@ def test_calibrate_on_the_test_data(plain):
     assert all(len(line) <= 78 for line in done.lines)
 
 
+@pytest.mark.soak
 def test_calibrate_sees_runs_of_errors(plain):
     """Errors in runs: drawn in blocks, alarms come too often, and a block is proposed."""
     project, folder = plain

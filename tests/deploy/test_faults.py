@@ -341,7 +341,7 @@ def start(world, *more):
     )
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_a_kill_in_mid_window_loses_and_repeats_nothing(two):
     """Killed in mid-window and taken up by one of two others: each label once, one move."""
     version = two.registry.app("loan").active

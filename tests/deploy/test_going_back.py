@@ -120,6 +120,7 @@ def files_of(root):
     }
 
 
+@pytest.mark.soak
 def test_a_dry_run_leaves_every_byte_as_it_was(two, tmp_path):
     """Neither a rollback nor a deployment that is only tried changes the database or the blobs."""
     two.registry.close()

@@ -123,7 +123,7 @@ def test_mail_and_report_say_what_is_behind_it(rolled_back):
     assert "debt moved furthest" in story.why
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_the_same_failure_blocks_the_next_candidate(project, rolled_back):
     """The check of an incident fails the version that failed, and passes the one before it."""
     made = project.incident_check(1)

@@ -33,7 +33,7 @@ def test_the_workflow_and_the_hook_are_what_they_say(documents):
     assert not re.search(hook["files"], "serving/iris/app.toml")
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_the_step_of_the_workflow_runs(documents, tmp_path):
     """In a fresh project the step ends with 0 and leaves a summary and a JUnit file."""
     from mlguard.cli.starting import write_template

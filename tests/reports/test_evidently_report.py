@@ -25,7 +25,7 @@ def test_evidently_writes_its_page_beside_ours(tmp_path):
     assert [one.name for one in page.parent.iterdir()] == ["evidently.html"]
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_evidently_failing_is_an_error_that_costs_only_its_page(tmp_path):
     """No shared column: nothing to compare, and ours goes on without it."""
     with pytest.raises(DrawingError):

@@ -18,13 +18,13 @@ BODY = b'{"input": [4.3, 2.0, 1.0, 0.1]}'
 
 def paths():
     """Every way from a socket to a model; what a test of its own says of each."""
-    slow = pytest.mark.slow
+    soak = pytest.mark.soak
     return [
         pytest.param("protocol", id="protocol"),
         pytest.param("inline", id="protocol-and-compiled-model"),
         pytest.param("route", id="ordinary-route"),
-        pytest.param("processes", id="two-processes", marks=slow),
-        pytest.param("hypercorn", id="hypercorn", marks=slow),
+        pytest.param("processes", id="two-processes", marks=soak),
+        pytest.param("hypercorn", id="hypercorn", marks=soak),
     ]
 
 
