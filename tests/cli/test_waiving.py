@@ -97,6 +97,11 @@ def test_check_honours_waivers_and_released_bytes_are_judged_again(mlguard, proj
     assert barred.code == 1
     assert "quarantined" in barred.err
 
+    (incident,) = first.registry.incidents("iris", open_only=True)
+    early = mlguard("release", "iris", "v2", "--reason", "understood", folder=project)
+    assert early.code == 1
+    first.close_incident(incident.id, cause="the limit was read wrongly")
+    first.resume("iris", reason="understood")
     freed = mlguard("release", "iris", "v2", "--reason", "understood", "--json", folder=project)
     assert (freed.code, freed.document["changed"]) == (0, True)
     assert first.registry.version("iris", "v2").state == "VERIFIED"
