@@ -41,6 +41,7 @@ def waive_all(mlguard, project, document, *scope):
 
 
 @pytest.mark.soak
+@pytest.mark.marathon
 def test_a_refused_model_goes_live_under_waivers_and_not_after_them(mlguard, project, weak):
     """Deploy, check, status, history and report name who answers; revoked, it blocks again."""
     refused = mlguard("deploy", "iris", "--model", weak, "--json", folder=project)
@@ -81,6 +82,7 @@ def test_a_refused_model_goes_live_under_waivers_and_not_after_them(mlguard, pro
 
 
 @pytest.mark.soak
+@pytest.mark.marathon
 def test_check_honours_waivers_and_released_bytes_are_judged_again(mlguard, project, weak):
     """A waiver opens `check` too; after quarantine and release no old evidence counts."""
     first = Project(project)

@@ -161,6 +161,7 @@ def test_the_insects_class_mix(streams, shared_data, start, change, monitors):
 
 
 @pytest.mark.soak
+@pytest.mark.marathon
 @pytest.mark.parametrize("name", list(STREAMS))
 def test_a_shuffled_stream_is_calm(streams, shared_data, name, tmp_path):
     """Stationary by construction: at most 1 of 10 seeds raises an alarm, whatever the monitor."""

@@ -78,6 +78,7 @@ def first(tmp_path_factory):
 
 
 @pytest.mark.soak
+@pytest.mark.marathon
 def test_deployments_that_are_killed_leave_nothing_torn(first, tmp_path):
     """Twenty kills at random moments; each time the same command, typed again, goes through."""
     folder = tmp_path / "project"
@@ -107,6 +108,7 @@ def test_deployments_that_are_killed_leave_nothing_torn(first, tmp_path):
 
 
 @pytest.mark.soak
+@pytest.mark.marathon
 def test_whole_deployments_started_together(first, tmp_path):
     """Three times two commands at once: one goes through, the other exits 4 and changes nothing."""
     folder = tmp_path / "project"

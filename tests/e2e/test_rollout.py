@@ -17,7 +17,7 @@ from mlguard.models.formats import save_model
 from mlguard.project import Project
 from mlguard.registry import State
 
-pytestmark = pytest.mark.soak
+pytestmark = [pytest.mark.soak, pytest.mark.marathon]
 
 STEPS = """
 [gate.baseline.no_worse_than]

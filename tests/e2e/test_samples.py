@@ -65,6 +65,7 @@ def test_the_samples_that_are_kept_are_complete_and_small():
 
 
 @pytest.mark.soak
+@pytest.mark.marathon
 def test_the_command_makes_them_again(tmp_path):
     """Made afresh they have the same sections, columns, parts and sizes."""
     done = subprocess.run(

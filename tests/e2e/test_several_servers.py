@@ -50,6 +50,7 @@ def another_model(project):
 
 @pytest.mark.slow
 @pytest.mark.soak
+@pytest.mark.marathon
 def test_a_server_that_is_stopped_is_named_and_catches_up(tmp_path, running, wait_until):
     """Deploy exits 8 naming it, then 7; the other serves the new version; SIGCONT is enough."""
     folder = tmp_path / "project"
@@ -87,6 +88,7 @@ def test_a_server_that_is_stopped_is_named_and_catches_up(tmp_path, running, wai
 
 
 @pytest.mark.soak
+@pytest.mark.marathon
 def test_a_server_without_its_registry_serves_on_and_says_so(tmp_path, running, wait_until):
     """The file is gone: 200 with the last version, /readyz says degraded; back, it is well."""
     folder = tmp_path / "project"

@@ -58,6 +58,7 @@ def test_the_page_has_no_block_that_is_not_run():
     assert fences == len(_FILE.findall(text)) + len(_CONSOLE.findall(text))
 
 
+@pytest.mark.marathon
 def test_the_tutorial_works(tmp_path, running):
     """Every command ends well and prints what the page shows; only numbers may differ."""
     if shutil.which("curl") is None:

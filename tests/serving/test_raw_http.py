@@ -388,6 +388,7 @@ def test_mutated_requests(port):
 
 
 @pytest.mark.soak
+@pytest.mark.marathon
 @pytest.mark.parametrize("seed", range(8))
 def test_many_mutated_requests(port, seed):
     """Four callers at once, 2,000 pipelines each."""
@@ -398,6 +399,7 @@ def test_many_mutated_requests(port, seed):
 
 
 @pytest.mark.soak
+@pytest.mark.marathon
 @pytest.mark.parametrize("make", [ask, chunked])
 def test_split_at_every_byte(port, make):
     """The same as above at each single place."""
