@@ -12,7 +12,7 @@ import pytest
 
 from mlguard.project import Project
 
-pytestmark = pytest.mark.soak
+pytestmark = [pytest.mark.soak, pytest.mark.marathon]
 
 ROOT = Path(__file__).parents[2]
 KEY = "a-key-of-the-branch-office"
