@@ -2,37 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from mlguard.cli import options
 from mlguard.cli.app import app
-from mlguard.cli.session import session
-
-if TYPE_CHECKING:
-    from mlguard.deploy.outcome import Outcome
-    from mlguard.project import Project
-
-
-def _move(
-    command: str,
-    act: Callable[[Project], Outcome],
-    *,
-    project: Path | None,
-    json: bool,
-    quiet: bool,
-    no_color: bool,
-) -> None:
-    with session(command, project=project, json=json, quiet=quiet, no_color=no_color) as run:
-        outcome = act(run.project)
-        from mlguard.cli.terminal import outcome_lines
-
-        run.say(outcome_lines(outcome))
-        run.document(outcome.to_json())
-        run.end(outcome.exit_code)
+from mlguard.cli.session import carry_out
 
 
 @app.command()
@@ -61,7 +37,7 @@ def rollback(
     no_color: options.NoColor = False,
 ) -> None:
     """Go back to the version confirmed before this one."""
-    _move(
+    carry_out(
         "rollback",
         lambda guarded: guarded.rollback(
             name,
@@ -89,7 +65,7 @@ def block(
     no_color: options.NoColor = False,
 ) -> None:
     """Answer the default output, until `unblock`."""
-    _move(
+    carry_out(
         "block",
         lambda guarded: guarded.block(name, reason=reason),
         project=project,
@@ -109,7 +85,7 @@ def unblock(
     no_color: options.NoColor = False,
 ) -> None:
     """Let the active version answer again."""
-    _move(
+    carry_out(
         "unblock",
         lambda guarded: guarded.unblock(name, reason=reason),
         project=project,
@@ -138,7 +114,7 @@ def hold(
     no_color: options.NoColor = False,
 ) -> None:
     """Let no new version go live; a rollback stays possible."""
-    _move(
+    carry_out(
         "hold",
         lambda guarded: guarded.hold(name, reason=reason, hours=hours, mute=mute),
         project=project,
@@ -158,7 +134,7 @@ def resume(
     no_color: options.NoColor = False,
 ) -> None:
     """Lift every hold of an app."""
-    _move(
+    carry_out(
         "resume",
         lambda guarded: guarded.resume(name, reason=reason),
         project=project,

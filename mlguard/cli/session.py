@@ -15,7 +15,7 @@ import signal
 import sys
 import threading
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,6 +26,7 @@ from mlguard.errors import MlguardError
 
 if TYPE_CHECKING:
     from mlguard.cli.terminal import Line, Steps, Terminal
+    from mlguard.deploy.outcome import Outcome
     from mlguard.project import Project
 
 INTERRUPTED = 130
@@ -209,3 +210,22 @@ def session(
         _failure(run, bug)
         run.end(bug.exit_code)
     raise typer.Exit(run.exit_code)
+
+
+def carry_out(
+    command: str,
+    act: Callable[[Project], Outcome],
+    *,
+    project: Path | None,
+    json: bool,
+    quiet: bool,
+    no_color: bool,
+) -> None:
+    """Make the one move that a command is, and tell its outcome."""
+    with session(command, project=project, json=json, quiet=quiet, no_color=no_color) as run:
+        outcome = act(run.project)
+        from mlguard.cli.terminal import outcome_lines
+
+        run.say(outcome_lines(outcome))
+        run.document(outcome.to_json())
+        run.end(outcome.exit_code)

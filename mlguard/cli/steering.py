@@ -2,39 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from mlguard.cli import options
 from mlguard.cli.app import app
-from mlguard.cli.session import session
-
-if TYPE_CHECKING:
-    from mlguard.deploy.outcome import Outcome
-    from mlguard.project import Project
+from mlguard.cli.session import carry_out
 
 Why = Annotated[str, typer.Option("--reason", metavar="TEXT", help="Why; it is kept for ever.")]
-
-
-def _steer(
-    command: str,
-    act: Callable[[Project], Outcome],
-    *,
-    project: Path | None,
-    json: bool,
-    quiet: bool,
-    no_color: bool,
-) -> None:
-    with session(command, project=project, json=json, quiet=quiet, no_color=no_color) as run:
-        outcome = act(run.project)
-        from mlguard.cli.terminal import outcome_lines
-
-        run.say(outcome_lines(outcome))
-        run.document(outcome.to_json())
-        run.end(outcome.exit_code)
 
 
 @app.command()
@@ -55,7 +31,7 @@ def promote(
     no_color: options.NoColor = False,
 ) -> None:
     """Let the version that is being rolled out answer everybody now."""
-    _steer(
+    carry_out(
         "promote",
         lambda guarded: guarded.promote(
             name, accept_inconclusive=accept_inconclusive or (), reason=reason
@@ -77,7 +53,7 @@ def abort(
     no_color: options.NoColor = False,
 ) -> None:
     """End a rollout; what serves goes on serving everybody."""
-    _steer(
+    carry_out(
         "abort",
         lambda guarded: guarded.abort(name, reason=reason),
         project=project,
@@ -97,7 +73,7 @@ def confirm(
     no_color: options.NoColor = False,
 ) -> None:
     """Confirm the version that is being watched before its time is over."""
-    _steer(
+    carry_out(
         "confirm",
         lambda guarded: guarded.confirm(name, reason=reason),
         project=project,
@@ -121,7 +97,7 @@ def approve(
     no_color: options.NoColor = False,
 ) -> None:
     """Let a version through that waits for a human; deploy it afterwards."""
-    _steer(
+    carry_out(
         "approve",
         lambda guarded: guarded.approve(name, version, reason=reason),
         project=project,

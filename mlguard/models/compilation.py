@@ -15,6 +15,7 @@ This runs in a child process: the original is somebody's file.
 
 from __future__ import annotations
 
+import abc
 import dataclasses
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -194,13 +195,14 @@ def _not_tried(original: Predictor) -> str:
 # --- what is tried -------------------------------------------------------------------------
 
 
-class _Attempt:
+class _Attempt(abc.ABC):
     """One way to compile a model."""
 
     name = ""
 
+    @abc.abstractmethod
     def build(self, judge: Judge) -> tuple[Runtime, bytes, Backend]:
-        raise NotImplementedError
+        """Make the bytes, and what answers from them."""
 
     def failed(self, error: Exception) -> str:
         said = error.message if isinstance(error, MlguardError) else str(error)
