@@ -222,7 +222,7 @@ def tuned(peer, p0, run_length, *, rounds=9):
 
 
 def _cell(delay, error, early, missed, streams):
-    told = f"{delay:.0f} ± {error:.0f}" if delay == delay else "–"  # noqa: PLR0124  NaN
+    told = f"{delay:.0f} ± {error:.0f}" if delay == delay else "–"  # NaN
     notes = [f"{n / streams:.0%} {word}" for n, word in ((early, "early"), (missed, "missed")) if n]
     return f"{told} ({', '.join(notes)})" if notes else told
 

@@ -193,7 +193,7 @@ def worst_group_note(found: Answers, rows: pd.DataFrame, columns: Sequence[str])
         if column not in rows.columns:
             continue
         parts = parts_of(rows, column, {})
-        if len(parts) < 2:  # noqa: PLR2004  one group is everybody
+        if len(parts) < 2:  # one group is everybody
             continue
         level = simultaneous_level(0.95, 0.05, len(parts))
         pairs = {name: found.of(mask).compare(level) for name, mask in parts.items()}

@@ -248,7 +248,7 @@ def base_rates(
         asked = _policy(gate, column, policy, limit=limit, error=policy.family_error)
         return finding(told, judge_mean_gap(samples, signed=bool((values < 0).any()), **asked))
     classes = sorted(set(truth.tolist()), key=str)
-    classes = classes[1:] if len(classes) == 2 else classes  # noqa: PLR2004  the second is positive
+    classes = classes[1:] if len(classes) == 2 else classes  # the second is positive
     error = bonferroni(policy.family_error, max(1, len(classes)))
     asked = _policy(gate, column, policy, limit=limit, error=error)
     found = []

@@ -153,7 +153,7 @@ def positive_class(model: JudgedModel) -> Any:
     UsageError
         If the model does not have two classes.
     """
-    if model.classes is None or len(model.classes) != 2:  # noqa: PLR2004 - yes and no
+    if model.classes is None or len(model.classes) != 2:  # yes and no
         raise UsageError(
             f"{model.name} does not tell two classes apart, so it answers neither yes nor no",
             hint="thresholds and delayed impact need a classifier of two classes",

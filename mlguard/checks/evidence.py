@@ -144,7 +144,7 @@ class JudgedModel:
         if not hasattr(self.model, "predict_proba"):
             return None
         found = np.asarray(self.model.predict_proba(self._visible(rows)), float)
-        return found[:, 1] if found.shape[1] == 2 else found  # noqa: PLR2004  two classes
+        return found[:, 1] if found.shape[1] == 2 else found  # two classes
 
     def _visible(self, rows: Any) -> Any:
         columns = getattr(rows, "columns", None)

@@ -453,7 +453,7 @@ def _expected(one: Mapping[str, Any]) -> str:
 
 
 def _short(value: Any) -> str:
-    if isinstance(value, list) and len(value) > 5:  # noqa: PLR2004  more do not fit a line
+    if isinstance(value, list) and len(value) > 5:  # more do not fit a line
         return f"{len(value)} values"
     return json.dumps(value, default=str, ensure_ascii=False)
 

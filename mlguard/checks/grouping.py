@@ -154,7 +154,7 @@ class GroupedRows:
         known = self.model.classes
         classes = list(known) if known else sorted(set(self.truth.tolist()), key=str)
         # As scikit-learn has it.
-        return classes[1:] if len(classes) == 2 else classes  # noqa: PLR2004
+        return classes[1:] if len(classes) == 2 else classes
 
     def is_positive(self, positive: Any) -> tuple[np.ndarray, np.ndarray]:
         """Return where truth and answer are one class, each of shape (n_rows,)."""

@@ -47,7 +47,7 @@ def label_issues(subject: Subject, policy: LabelIssuesCheck) -> Finding:
     rows = rows[rows[data.target].notna()]
     classes, codes = np.unique(rows[data.target].astype(str).to_numpy(), return_inverse=True)
     n = np.bincount(codes, minlength=len(classes))
-    if len(classes) < 2 or n.min() < policy.folds or len(rows) < FEWEST:  # noqa: PLR2004  classes
+    if len(classes) < 2 or n.min() < policy.folds or len(rows) < FEWEST:  # classes
         needed = max(FEWEST, 2 * policy.folds)
         return too_few(CHECK, len(rows) if len(classes) > 1 else 0, policy.at_most, needed=needed)
     chances = _out_of_fold(rows[features], codes, policy.folds)

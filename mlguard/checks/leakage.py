@@ -158,7 +158,7 @@ def class_auc(values: pd.Series[Any], truth: pd.Series[Any]) -> float:
     import numpy as np
 
     classes = [one for one, n in truth.value_counts().items() if n >= _FEWEST]
-    if len(classes) < 2:  # noqa: PLR2004  one class cannot be told from itself
+    if len(classes) < 2:  # one class cannot be told from itself
         return math.nan
     worst = 1.0
     for first, second in itertools.combinations(classes, 2):

@@ -129,7 +129,7 @@ def _shifted(old: pd.Series[Any], size: float, random: np.random.Generator) -> p
             f"the column {old.name!r} has one value only, so it has no spread to measure noise by",
             hint="name another column",
         )
-    signs = np.where(random.random(len(old)) < 0.5, -1.0, 1.0)  # noqa: PLR2004  a coin
+    signs = np.where(random.random(len(old)) < 0.5, -1.0, 1.0)  # a coin
     shift = signs * size * spread
     if types.is_integer_dtype(old.dtype):
         # A whole number stays one; the smallest step is 1.

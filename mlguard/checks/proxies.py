@@ -67,7 +67,7 @@ def proxies(subject: Subject, column: str, policy: ProxiesCheck) -> Finding:
         return too_few(CHECK, int(sizes.iloc[1]) if len(sizes) > 1 else 0, policy.at_most)
     level = max(policy.confidence_level, 1 - bonferroni(policy.family_error, len(judged)))
     # With two groups, one against the rest is the other against the rest.
-    asked = judged[:1] if len(sizes) == 2 else judged  # noqa: PLR2004
+    asked = judged[:1] if len(sizes) == 2 else judged
     areas = {name: _area(rows[features], (groups == name).to_numpy(), level) for name in asked}
     worst = max(areas, key=lambda name: areas[name].value)
     judgement = _judge(areas[worst], len(rows), int(sizes[worst]), level, policy)
@@ -123,7 +123,7 @@ def _judge(area: AreaEstimate, n: int, size: int, level: float, policy: ProxiesC
             enough=reach <= apart,
             sizes=(n,),
             n_needed=math.ceil(n * (reach / apart) ** 2),
-            smallest_limit=max(0.5, 1 - 2 * reach) if reach < 0.25 else None,  # noqa: PLR2004
+            smallest_limit=max(0.5, 1 - 2 * reach) if reach < 0.25 else None,
             n_to_tell=None,
         )
 

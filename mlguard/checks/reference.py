@@ -118,7 +118,7 @@ def _estimation(truth: np.ndarray, answers: Any, classes: list[Any] | None) -> d
     )
 
     scores = answers.scores
-    two = classes is not None and len(classes) == 2  # noqa: PLR2004
+    two = classes is not None and len(classes) == 2
     if classes is None or not two or scores is None or scores.ndim != 1:
         return {}
     if not np.isfinite(scores).all():

@@ -59,4 +59,4 @@ def as_json(row: Any) -> Any:
 def _plain(value: Any) -> Any:
     found = value.item() if hasattr(value, "item") else value
     # NaN and NaT are the values that differ from themselves.
-    return None if found is None or found != found else found  # noqa: PLR0124
+    return None if found is None or found != found else found

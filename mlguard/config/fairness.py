@@ -175,6 +175,6 @@ class FairnessGate(Family):
             column = group.partition("=")[0].strip()
             stated[column] = stated.get(column, 0.0) + share
         # Shares are written with two or three digits, so their sum is about 1 at best.
-        if any(total > 1.01 for total in stated.values()):  # noqa: PLR2004
+        if any(total > 1.01 for total in stated.values()):
             raise ValueError("the shares of population add up to more than 1 for an attribute")
         return self

@@ -118,7 +118,7 @@ class Dashboard:
             return HTMLResponse(make(), headers=headers or self._headers)
         except MlguardError as error:
             text = self._render("trouble.html.j2", error=error, serving=self._serving(error))
-            more = {"WWW-Authenticate": "Bearer"} if error.http_status == 401 else {}  # noqa: PLR2004
+            more = {"WWW-Authenticate": "Bearer"} if error.http_status == 401 else {}
             return HTMLResponse(text, error.http_status, headers=self._headers | more)
 
     def _serving(self, error: MlguardError) -> dict[str, str | None] | None:
@@ -180,6 +180,6 @@ class Dashboard:
 
 def _number(text: str) -> int:
     # Larger ones are none to a database.
-    if not text.isascii() or not text.isdecimal() or len(text) > 9:  # noqa: PLR2004 - 32 bits
+    if not text.isascii() or not text.isdecimal() or len(text) > 9:  # 32 bits
         raise NotFoundError("incidents have numbers", hint="the app's page lists them")
     return int(text)

@@ -170,7 +170,7 @@ def group_chart(finding: Finding) -> GroupChart | None:
 
 
 def _title(words: str, shown: Mapping[str, float], attribute: str) -> str:
-    if len(shown) < 2:  # noqa: PLR2004 - a comparison needs two
+    if len(shown) < 2:  # a comparison needs two
         return f"{words} by {attribute} cannot be compared yet"
     highest = max(shown, key=lambda group: shown[group])
     lowest = min(shown, key=lambda group: shown[group])

@@ -157,7 +157,7 @@ def luhn(digits: str) -> bool:
     total = 0
     for place, digit in enumerate(map(int, reversed(digits))):
         doubled = 2 * digit if place % 2 else digit
-        total += doubled - 9 if doubled > 9 else doubled  # noqa: PLR2004  the digit sum
+        total += doubled - 9 if doubled > 9 else doubled  # the digit sum
     return total % 10 == 0
 
 
@@ -193,7 +193,7 @@ def _phone(text: str, hinted: bool) -> bool:  # noqa: FBT001
     text = text.strip()
     if _PHONE.fullmatch(text) or _NORTH_AMERICAN.fullmatch(text):
         return True
-    return hinted and _DIGITS.fullmatch(text) is not None and sum(map(str.isdigit, text)) >= 7  # noqa: PLR2004
+    return hinted and _DIGITS.fullmatch(text) is not None and sum(map(str.isdigit, text)) >= 7
 
 
 def _name(text: str, hinted: bool) -> bool:  # noqa: FBT001

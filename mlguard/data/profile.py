@@ -472,4 +472,4 @@ def _texts(values: npt.ArrayLike) -> list[str | None]:
     """Return a column as text with None for what is missing."""
     column: list[Any] = np.asarray(values, dtype=object).tolist()
     # NaN is the one value that differs from itself.
-    return [None if one is None or one != one else str(one) for one in column]  # noqa: PLR0124
+    return [None if one is None or one != one else str(one) for one in column]

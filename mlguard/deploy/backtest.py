@@ -285,7 +285,7 @@ def _calm(heard: tuple[Heard, ...], found: Answered, change: int | None) -> int:
 def _no_change(rehearsal: Rehearsal, found: Answered) -> float | None:
     """Return what always repeating the last label would have lost."""
     labels = found.rows.label[found.rows.labelled]
-    if len(labels) < 2:  # noqa: PLR2004 - one label has none before it
+    if len(labels) < 2:  # one label has none before it
         return None
     if rehearsal.settings.app.task == "regression":
         values = labels.astype(float)

@@ -132,7 +132,7 @@ def _monitors(summary: Mapping[str, Any]) -> list[str]:
                 for key in (Verdict.INCONCLUSIVE, Verdict.ERRORED, Verdict.SKIPPED)
             ),
         ]
-        shown = 4 if width <= 20 else 1  # noqa: PLR2004  what a line of the screen holds
+        shown = 4 if width <= 20 else 1  # what a line of the screen holds
         rows = ", ".join(str(row) for row in one["alarms"][:shown]) or "–"
         more = f" and {len(one['alarms']) - shown} more" if one["alarms"][shown:] else ""
         figures = " ".join(f"{n:>5}" for n in counts)

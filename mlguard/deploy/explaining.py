@@ -312,7 +312,7 @@ def _categories(
 ) -> _Coded:
     texts = [
         # NaN is the one value that differs from itself.
-        ["missing" if one is None or one != one else str(one) for one in side]  # noqa: PLR0124
+        ["missing" if one is None or one != one else str(one) for one in side]
         for side in (before, after)
     ]
     counted = sorted(set(texts[0]), key=lambda one: (-texts[0].count(one), one))

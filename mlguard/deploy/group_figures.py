@@ -248,7 +248,7 @@ def _measured(
         gap = judge_mean_gap(group_losses(errors, groups), **rule)
         return [MetricFigures(metric=metric, positive="", limit=limit, gap=gap)]
     classes = sample.classes or ()
-    binary = len(classes) == 2  # noqa: PLR2004 - yes and no
+    binary = len(classes) == 2  # yes and no
     counted = [None] if metric == "accuracy" else list(classes[1:] if binary else classes)
     found = []
     for positive in counted:

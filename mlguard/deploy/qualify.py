@@ -254,7 +254,7 @@ def _rows(window: WindowData, names: Sequence[str]) -> list[list[Any]]:
 
 def _plain(values: list[Any]) -> list[Any]:
     # NaN is the one value that differs from itself.
-    return [None if one is None or one != one else one for one in values]  # noqa: PLR0124
+    return [None if one is None or one != one else one for one in values]
 
 
 def _by_check(

@@ -188,7 +188,7 @@ def tabulate(sample: Sample, settings: AppSettings, by: str) -> ThresholdTable:
 
 def _scored(sample: Sample) -> tuple[Any, npt.NDArray[np.float64]]:
     classes = sample.classes
-    if classes is None or len(classes) != 2 or sample.scores is None:  # noqa: PLR2004
+    if classes is None or len(classes) != 2 or sample.scores is None:
         raise UsageError(
             f"{sample.model} gives no score of two classes, so it has no threshold",
             hint="thresholds need a classifier of two classes with predict_proba or "
@@ -277,7 +277,7 @@ def thresholds_of(
 
 def _written(cut: Cut, scores: npt.NDArray[np.float64], whom: str) -> float:
     """Return the shortest number that cuts as a cut does; of a lot, its likelier end."""
-    limit = cut.low if cut.share >= 0.5 or math.isinf(cut.high) else cut.high  # noqa: PLR2004
+    limit = cut.low if cut.share >= 0.5 or math.isinf(cut.high) else cut.high
     if math.isinf(limit):
         raise DataError(
             f"this policy answers no to everybody of {whom}, which no threshold up to 1 says",

@@ -192,7 +192,7 @@ def _is_packed_code(path: Path) -> bool:
 
 def _is_graph(head: bytes) -> bool:
     """Tell an ONNX file: a protobuf message that begins with its version and another field."""
-    return len(head) > 2 and head[0] == 0x08 and 0 < head[1] < 0x40 and head[2] in _GRAPH_FIELDS  # noqa: PLR2004
+    return len(head) > 2 and head[0] == 0x08 and 0 < head[1] < 0x40 and head[2] in _GRAPH_FIELDS
 
 
 def load_model(

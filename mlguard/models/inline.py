@@ -160,7 +160,7 @@ class InlinePredictor:
         if len(rows) and isinstance(rows[0], Mapping):
             rows = [[row.get(name) for name in names] for row in rows]
         values = np.asarray(rows, np.float64)
-        if values.ndim != 2 or values.shape[1] != len(names):  # noqa: PLR2004 - a table
+        if values.ndim != 2 or values.shape[1] != len(names):  # a table
             raise DataError(
                 f"rows of shape {values.shape}, expected (n_rows, {len(names)})",
                 hint=f"give each row as {', '.join(names)}",
@@ -181,7 +181,7 @@ class InlinePredictor:
                 found.append(np.asarray(cells, np.float64))
             else:
                 text = np.empty(len(cells), object)
-                text[:] = [MISSING_TEXT if one is None or one != one else str(one) for one in cells]  # noqa: PLR0124
+                text[:] = [MISSING_TEXT if one is None or one != one else str(one) for one in cells]
                 found.append(text)
         return found
 

@@ -263,7 +263,7 @@ def _link(final: Any, schema: InputSchema) -> Link | None:
     if schema.task == "regression":
         return _REGRESSIONS.get(name)
     n_classes = len(schema.classes or ())
-    if n_classes == 2:  # noqa: PLR2004 - two classes have one weighted sum
+    if n_classes == 2:  # two classes have one weighted sum
         return "logistic" if name in _TWO_CLASSES else None
     return _MORE_CLASSES.get(name)
 

@@ -181,7 +181,7 @@ def _width(path: Path, value: Any) -> int | None:
         raise _no_graph(
             path, f"its input {value.name} has {len(dims)} dimensions, and rows are (n, features)"
         )
-    if len(dims) == 2 and dims[1].HasField("dim_value"):  # noqa: PLR2004 - rows and features
+    if len(dims) == 2 and dims[1].HasField("dim_value"):  # rows and features
         return int(dims[1].dim_value)
     return None
 

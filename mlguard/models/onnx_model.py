@@ -135,11 +135,11 @@ class OnnxModel:
         values = found.astype(np.float64)
         if self._classes is None:
             return _column(values, "one number for each row")
-        if values.ndim == 2 and values.shape[1] == len(self._classes) != 1:  # noqa: PLR2004
-            scores = values[:, 1] if len(self._classes) == 2 else values  # noqa: PLR2004
+        if values.ndim == 2 and values.shape[1] == len(self._classes) != 1:
+            scores = values[:, 1] if len(self._classes) == 2 else values
         else:
             scores = _column(values, f"{len(self._classes)} scores for each row")
-            if len(self._classes) != 2:  # noqa: PLR2004 - one score tells two classes apart
+            if len(self._classes) != 2:  # one score tells two classes apart
                 raise ModelRunError(
                     f"the graph gave one score for each row, expected {len(self._classes)}",
                     hint="a graph gives one score for each class of [data] target",
@@ -211,7 +211,7 @@ def _dtype(text: str, name: str, where: str) -> Any:
 def _column(values: npt.NDArray[np.float64], expected: str) -> npt.NDArray[np.float64]:
     if values.ndim == 1:
         return values
-    if values.ndim == 2 and values.shape[1] == 1:  # noqa: PLR2004 - a table
+    if values.ndim == 2 and values.shape[1] == 1:  # a table
         return values[:, 0]
     raise ModelRunError(
         f"the graph gave shape {values.shape}, expected {expected}",

@@ -101,7 +101,7 @@ def decided(
 def known(labels: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
     """Tell which labels are there: neither None nor NaN nor infinite."""
     if labels.dtype == object:
-        return np.array([one is not None and one == one for one in labels], np.bool_)  # noqa: PLR0124
+        return np.array([one is not None and one == one for one in labels], np.bool_)
     if np.issubdtype(labels.dtype, np.floating):
         return np.asarray(np.isfinite(labels), np.bool_)
     return np.ones(len(labels), np.bool_)

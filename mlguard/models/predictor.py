@@ -178,7 +178,7 @@ class Predictor:
             named = select_columns(frame, [one.name for one in features], where="the rows")
             return _as_numbers(named.to_numpy(), dtype)
         values = _as_numbers(rows, dtype)
-        if values.ndim != 2 or values.shape[1] != len(features):  # noqa: PLR2004 - a table
+        if values.ndim != 2 or values.shape[1] != len(features):  # a table
             raise DataError(
                 f"rows of shape {values.shape}, expected (n_rows, {len(features)})",
                 hint=f"give each row as {', '.join(one.name for one in features)}",
@@ -204,8 +204,8 @@ class Predictor:
             shape = (n_rows, n_classes)
             found = _shaped(self.estimator.predict_proba(prepared), "predict_proba", shape)
             scores = found.astype(np.float64)
-            return scores[:, 1] if n_classes == 2 else scores  # noqa: PLR2004
-        if n_classes != 2 or not hasattr(self.estimator, "decision_function"):  # noqa: PLR2004
+            return scores[:, 1] if n_classes == 2 else scores
+        if n_classes != 2 or not hasattr(self.estimator, "decision_function"):
             return None
         found = _shaped(self.estimator.decision_function(prepared), "decision_function", (n_rows,))
         distance = found.astype(np.float64)

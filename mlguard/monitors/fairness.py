@@ -60,7 +60,7 @@ class FairnessGap:
         self.attributes = tuple(settings.by or app.data.sensitive)
         classes = list(reference.get("classes") or ())
         # Scores are of the second of two classes, and that is the one that rates are about.
-        self.positive = class_name(classes[1] if len(classes) == 2 else 1)  # noqa: PLR2004
+        self.positive = class_name(classes[1] if len(classes) == 2 else 1)
 
     def judge(self, window: WindowData) -> list[MonitorResult]:
         """Judge a closed window: one result for each attribute, two where there is a floor."""

@@ -106,7 +106,7 @@ class RiverDetector:
         taken = np.asarray(values, float).ravel()
         if not np.isfinite(taken).all():
             raise UsageError(f"{self.name} takes finite numbers only")
-        plain: list[Any] = (taken >= 0.5 if self.name in _BINARY else taken).tolist()  # noqa: PLR2004
+        plain: list[Any] = (taken >= 0.5 if self.name in _BINARY else taken).tolist()
         for index, value in enumerate(plain):
             self._detector.update(value)
             if self._detector.drift_detected:
@@ -173,7 +173,7 @@ def estimate_shift(values: npt.ArrayLike) -> ChangePoint | None:
     50
     """
     x = np.asarray(values, float).ravel()
-    if x.size < 2:  # noqa: PLR2004 - one value has no two sides
+    if x.size < 2:  # one value has no two sides
         return None
     sizes = np.arange(1, x.size)
     gap = np.cumsum(x)[:-1] - sizes * x.mean()

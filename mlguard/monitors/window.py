@@ -168,7 +168,7 @@ class WindowData:
             value = named.get(name)
             if value is None and column is not None:
                 value = column[place]
-                if value is not None and value != value:  # noqa: PLR0124  NaN is no group
+                if value is not None and value != value:  # NaN is no group
                     value = None
             found[place] = None if value is None else str(value)
         return found

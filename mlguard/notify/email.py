@@ -236,7 +236,7 @@ def _send_error(error: Exception, *, connected: bool) -> SendError:
         error, smtplib.SMTPRecipientsRefused | smtplib.SMTPDataError | smtplib.SMTPSenderRefused
     ):
         return SendError(f"the mail server refused the message: {words}", Outcome.NEVER)
-    if code >= _FIRST_TEMPORARY and connected and code != 421:  # noqa: PLR2004 - service closing
+    if code >= _FIRST_TEMPORARY and connected and code != 421:  # service closing
         return SendError(f"the mail server asks to try later: {words}", Outcome.AGAIN)
     hint = ""
     if isinstance(error, ssl.SSLCertVerificationError):

@@ -374,7 +374,7 @@ def build_card(
 def _thresholds(manifest: dict[str, Any]) -> dict[str, float]:
     """Return the thresholds where they decide: between two classes."""
     classes = (manifest.get("input_schema") or {}).get("classes")
-    two = classes is not None and len(classes) == 2  # noqa: PLR2004 - binary
+    two = classes is not None and len(classes) == 2  # binary
     return dict(manifest.get("thresholds") or {}) if two else {}
 
 

@@ -11,8 +11,6 @@ CSS variables, so that it follows the page's font and theme.  *Mail*: PNG on its
 matplotlib is imported where it is used: only in the child process that draws.
 """
 
-# ruff: noqa: PLR2004 - a drawing is made of small numbers; naming each would hide the drawing
-
 from __future__ import annotations
 
 import io

@@ -4,8 +4,6 @@ Groups differ by colour and by line style, what was chosen by the shape of its m
 named once, above the panels.  A mark is an outline, so that one does not hide another.
 """
 
-# ruff: noqa: PLR2004 - a drawing is made of small numbers; naming each would hide the drawing
-
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any

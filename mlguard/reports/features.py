@@ -176,7 +176,7 @@ def _chart(
 def _outline(before: FeatureProfile, now: FeatureProfile) -> dict[str, Any] | None:
     """Return shares in cells wide enough to see; the outermost hold what lies beyond."""
     upper = before.edges
-    if len(upper) < 2:  # noqa: PLR2004 - one value has no outline
+    if len(upper) < 2:  # one value has no outline
         return None
     low, high = float(upper[0]), float(upper[-1])
     # A single outlier must not press everything else into one cell.
@@ -191,7 +191,7 @@ def _outline(before: FeatureProfile, now: FeatureProfile) -> dict[str, Any] | No
         if edges[place] - edges[ends[-1]] >= least:
             ends.append(place)
     ends[-1] = len(edges) - 1
-    if len(ends) < 2 or not first < last:  # noqa: PLR2004 - one edge bounds no cell
+    if len(ends) < 2 or not first < last:  # one edge bounds no cell
         return None
     shares = []
     for profile in (before, now):

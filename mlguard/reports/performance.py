@@ -179,7 +179,7 @@ def calibration(traffic: Traffic, positive: Any) -> SquareChart | None:
     wanted = class_name(positive)
     true = np.array([class_name(one) == wanted for one in traffic.label[usable]])
     points = _squares(scores, true)
-    if len(points) < 3:  # noqa: PLR2004 - two points say nothing of a curve
+    if len(points) < 3:  # two points say nothing of a curve
         return None
     off = [one for one in points if not one.low <= one.predicted <= one.high]
     if not off:

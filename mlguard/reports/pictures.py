@@ -102,7 +102,7 @@ def recorded_chart(
     """
     mine = [(at, one) for at, one in recorded if _finite(one.value) is not None]
     mine = sorted(mine, key=lambda pair: pair[0])[-POINTS:]
-    if len(mine) < 2:  # noqa: PLR2004 - one point is no line
+    if len(mine) < 2:  # one point is no line
         return None
     points = tuple(
         Point(

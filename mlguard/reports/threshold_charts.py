@@ -210,7 +210,7 @@ def calibration_chart(
     for name, mine in groups.items():
         rows = np.flatnonzero(mine)
         bins = min(BINS, rows.size // BIN_ROWS)
-        if bins < 2:  # noqa: PLR2004 - one point is no curve
+        if bins < 2:  # one point is no curve
             continue
         parts = np.array_split(rows[np.argsort(stated[rows], kind="stable")], bins)
         x = [float(stated[one].mean()) for one in parts]

@@ -269,7 +269,7 @@ def _labels_of(labels: Labels | None, ids: Sequence[int]) -> dict[int, Label]:
 def positive_class(reference: Mapping[str, Any] | None) -> Any:
     """Return the class that scores are of: of two the second; None where there are not two."""
     classes = list((reference or {}).get("classes") or [])
-    return classes[1] if len(classes) == 2 else None  # noqa: PLR2004
+    return classes[1] if len(classes) == 2 else None
 
 
 def class_name(value: Any) -> str:

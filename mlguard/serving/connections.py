@@ -203,7 +203,7 @@ class GuardedProtocol(HttpToolsProtocol):
             self.transport.close()
             return
         body = json.dumps({"error": error, "cause": cause}, separators=(",", ":")).encode()
-        retry = b"retry-after: 1\r\n" if status == 503 else b""  # noqa: PLR2004 - HTTP's own
+        retry = b"retry-after: 1\r\n" if status == 503 else b""  # HTTP's own
         self._last_words = b"".join(
             (
                 STATUS_LINE[status],

@@ -46,7 +46,7 @@ def listen(host: str, port: int) -> socket.socket:
             raise ConflictError(
                 f"port {port} of {host} is taken by {holder[1]}",
                 hint=(f"stop it (kill {holder[0]}), or " if holder[0] else "")
-                + f"take another port: --port {port + 1 if port < 65535 else 0}",  # noqa: PLR2004
+                + f"take another port: --port {port + 1 if port < 65535 else 0}",
                 pid=holder[0],
             ) from error
         raise UsageError(

@@ -167,12 +167,12 @@ def _told(error: MlguardError) -> tuple[int, str, str, dict[str, str]]:
     if isinstance(error, BadRequestError):
         return 400, error.cause, error.kind, {}
     status = error.http_status
-    if status >= 500:  # noqa: PLR2004 - HTTP's own number
+    if status >= 500:  # HTTP's own number
         logger.warning("%s", error)
     kind = ""
-    if isinstance(error, RefusedError) and status == 409:  # noqa: PLR2004 - HTTP's own number
+    if isinstance(error, RefusedError) and status == 409:  # HTTP's own number
         kind = "Refused"  # trying again will not help, unlike at a conflict
-    elif status == 503 and not isinstance(error, OverloadedError):  # noqa: PLR2004
+    elif status == 503 and not isinstance(error, OverloadedError):
         kind = "Unavailable"
     hint = f"; {error.hint}" if error.hint else ""
     return status, f"{error.message}{hint}", kind, _error_headers(error, status)
@@ -208,7 +208,7 @@ async def _unknown(request: Request, _error: Exception) -> Response:
 
 def _error_headers(error: MlguardError, status: int) -> dict[str, str]:
     """Return what HTTP wants said beside an error."""
-    if status == 401:  # noqa: PLR2004 - HTTP's own number
+    if status == 401:  # HTTP's own number
         return {"WWW-Authenticate": "Bearer"}
     if error.retryable and status in (429, 503):
         return {"Retry-After": str(math.ceil(error.data.get("retry_after_s", 1)))}

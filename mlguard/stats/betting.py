@@ -168,7 +168,7 @@ class BettingSequence:
         high: float = 1.0,
         cells: int = 500,
     ) -> None:
-        if not low < high or cells < 2:  # noqa: PLR2004 - one cell has no inner bound
+        if not low < high or cells < 2:  # one cell has no inner bound
             raise UsageError(f"[{low}, {high}] in {cells} cells is no scale")
         self.confidence_level = confidence_level
         self.low, self.high, self.cells = low, high, cells

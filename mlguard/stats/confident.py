@@ -87,7 +87,7 @@ def _checked(
 ) -> tuple[npt.NDArray[np.intp], FloatArray]:
     codes = np.asarray(labels).astype(np.intp)
     chances = np.asarray(probabilities, float)
-    if chances.ndim != 2 or codes.shape != chances.shape[:1]:  # noqa: PLR2004  rows and classes
+    if chances.ndim != 2 or codes.shape != chances.shape[:1]:  # rows and classes
         raise UsageError(
             f"labels of shape {codes.shape} and probabilities of shape {chances.shape}",
             hint="one label a row, and one column a class",

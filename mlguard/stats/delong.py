@@ -72,7 +72,7 @@ def delong(
     if any(one.shape != positive.shape or bool(np.isnan(one).any()) for one in models):
         raise UsageError(f"scores of shape {positive.shape} without NaN expected")
     n_positive = int(np.count_nonzero(positive))
-    if min(n_positive, positive.size - n_positive) < 2:  # noqa: PLR2004 - a variance needs two
+    if min(n_positive, positive.size - n_positive) < 2:  # a variance needs two
         raise UsageError(
             f"{n_positive} positives and {positive.size - n_positive} negatives",
             hint="the area has no variance with fewer than two rows of each class",

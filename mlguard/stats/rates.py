@@ -238,7 +238,7 @@ def _is_missing(value: object) -> bool:
     if value is None:
         return True
     try:
-        return bool(value != value)  # noqa: PLR0124 - the test for NaN
+        return bool(value != value)  # the test for NaN
     except TypeError:
         return True
 

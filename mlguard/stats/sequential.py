@@ -418,6 +418,6 @@ def lag1_correlation(losses: npt.ArrayLike) -> float:
     x = np.asarray(losses, float).ravel()
     deviations = x - x.mean() if x.size else x
     power = float((deviations**2).sum())
-    if x.size < 3 or power == 0:  # noqa: PLR2004 - two losses have one pair and one mean
+    if x.size < 3 or power == 0:  # two losses have one pair and one mean
         return math.nan
     return float((deviations[1:] * deviations[:-1]).sum() / power)

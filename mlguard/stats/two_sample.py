@@ -410,7 +410,7 @@ def _merge_rare(reference: FloatArray, window: FloatArray) -> tuple[FloatArray, 
     window happens to lack would hide the very change.
     """
     rare = reference / reference.sum() * window.sum() < PSI_CELL_ROWS
-    if np.count_nonzero(rare) < 2 or bool(rare.all()):  # noqa: PLR2004 - one cell is itself
+    if np.count_nonzero(rare) < 2 or bool(rare.all()):  # one cell is itself
         return reference, window
     return (
         np.append(reference[~rare], reference[rare].sum()),
