@@ -14,6 +14,7 @@ import sys
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
+from functools import partial
 from typing import Annotated, Any
 
 import msgspec
@@ -37,6 +38,8 @@ _EVENTS = 100
 _LONGEST_HOLD_S = 30 * 86400.0
 
 
+#: Longest that the reply to a change waits until this process answers callers by it.
+_SWITCH_S = 1.0
 #: Largest body of a change, in bytes.
 _LARGEST_CHANGE = 65_536
 _SHAPE = 'send {"reason": "…"}'
@@ -87,9 +90,20 @@ def create_app(project: ProjectSettings) -> FastAPI:
 
 def app_of(front: Front) -> FastAPI:
     """Return the ASGI app around one front end."""
+    front.mail_due = partial(mail_due, front.project)
     app = create_predict_app(front.state, lifespan=front.lifespan)
     _Api(front).add_to(app)
     return app
+
+
+def mail_due(project: ProjectSettings, registry: Registry, now: float) -> float | None:
+    """Return since when the most overdue mail ought to be gone; None where none is due."""
+    if registry.outbox.oldest_pending() is None:
+        return None
+    # What paces mail is not loaded by a server that has none.
+    from mlguard.notify.outbox import planned, rules_for
+
+    return planned(registry, rules_for(project.notify), now).oldest_due()
 
 
 class _Api:
@@ -232,7 +246,15 @@ class _Api:
         changed = commands[command](app, reason.strip(), arguments)
         after = self.registry.app(app)
         moved = after.generation != before
-        return _state(after) | {"ok": True, "changed": moved if changed is None else changed}
+        sync = self.front.sync
+        return _state(after) | {
+            "ok": True,
+            "changed": moved if changed is None else changed,
+            # What is said here is what the next request meets.
+            "observed_generation": sync.caught_up(app, after.generation, _SWITCH_S)
+            if sync
+            else None,
+        }
 
     def _rollback(self, app: str, reason: str, arguments: dict[str, Any]) -> None:
         name = arguments.get("to")
@@ -247,11 +269,19 @@ class _Api:
             if to is None:
                 raise NotFoundError(f"{app} has no version {str(name)!r}")
         if to is not None:
-            # A child process does the loading; this one imports what starts it, once.
+            # What is held loaded here answers at once; anything else a child process loads.
             from mlguard.deploy.standby import refuse_unfit
 
             settings = load_app(self.project, app)
-            refuse_unfit(self.project, settings, self.registry, to, force=force)
+            sync, target = self.front.sync, to.id
+            refuse_unfit(
+                self.project,
+                settings,
+                self.registry,
+                to,
+                force=force,
+                stands_by=None if sync is None else lambda: sync.stands_by(app, target),
+            )
         self.registry.rollback(
             app, to=to, automatic=False, reason=reason, expected_generation=before.generation
         )

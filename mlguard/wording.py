@@ -6,17 +6,20 @@ separated; times in UTC.  Text that came from outside (names, values, reasons) g
 characters that turn the reading direction are shown, not obeyed, and length is bounded.
 """
 
-# ruff: noqa: PLR2004 - rules of rounding are made of small numbers; naming them hides the rule
-
 from __future__ import annotations
 
 import math
 import unicodedata
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from typing import Self
 
 #: Shown where there is no number.
 NONE = "–"
+#: Below this many rows a group's figure could point at a person: it is named without figures.
+SMALL_GROUP = 10
+#: Said in the place of such a figure.
+TOO_FEW_TO_SHOW = f"fewer than {SMALL_GROUP} rows"
 
 _MINUTE, _HOUR, _DAY = 60.0, 3600.0, 86400.0
 
@@ -84,6 +87,17 @@ def count(n: int | None) -> str:
     ('1,204', '–')
     """
     return NONE if n is None else f"{n:,}".replace("-", "−")
+
+
+def group_size(n: int) -> str:
+    """Write how many rows a group of people has; of a few not how many.
+
+    Examples
+    --------
+    >>> group_size(1204), group_size(7), group_size(0)
+    ('1,204', 'fewer than 10', '0')
+    """
+    return f"fewer than {SMALL_GROUP}" if 0 < n < SMALL_GROUP else count(n)
 
 
 def estimate(
@@ -222,6 +236,37 @@ def printable(text: object, limit: int = 200, *, lines: bool = False) -> str:
             pieces.append(char)
     clean = "".join(pieces)
     return clean if len(clean) <= limit else clean[: limit - 1].rstrip() + "…"
+
+
+class Step(str):
+    """A line of progress that knows how far the work is, for whoever draws a bar.
+
+    It is text to everybody else.
+
+    Parameters
+    ----------
+    text : str
+        The line.
+    done, total : int
+        How many parts of the work are done, of how many; ``total`` is at least 1.
+
+    Examples
+    --------
+    >>> step = Step("gate 3/31: ✓ baseline.beats", 3, 31)
+    >>> print(step, step.done, step.total)
+    gate 3/31: ✓ baseline.beats 3 31
+    """
+
+    __slots__ = ("done", "total")
+
+    done: int
+    total: int
+
+    def __new__(cls, text: str, done: int, total: int) -> Self:
+        """Return the line."""
+        step = super().__new__(cls, text)
+        step.done, step.total = done, total
+        return step
 
 
 def listed(names: Sequence[str], limit: int = 5) -> str:

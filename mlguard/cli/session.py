@@ -112,9 +112,11 @@ def _failure(session: Session, error: MlguardError, exit_code: int | None = None
         )
         session.document(outcome.to_json())
         return
-    sys.stderr.write(f"mlguard {session.command}: {error.message}\n")
+    from mlguard.cli.terminal import harmless
+
+    sys.stderr.write(f"mlguard {session.command}: {harmless(error.message)}\n")
     if error.hint:
-        sys.stderr.write(f"  next: {error.hint}\n")
+        sys.stderr.write(f"  next: {harmless(error.hint)}\n")
 
 
 def _serving(session: Session, app: str) -> dict[str, Any]:

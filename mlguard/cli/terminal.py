@@ -3,11 +3,15 @@
 80 columns, no boxes, one blank line between thoughts, a shape beside every verdict so that
 colour is never alone.  A line is a list of (text, style) pieces; styles are green, yellow, red,
 dim and bold, and vanish where stdout is no terminal.
+
+Long work draws a bar where people look at a screen that can redraw a line, and takes it away at
+the end; elsewhere (a pipe, a CI log, a terminal without a cursor) it says a line a step.
 """
 
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
 import textwrap
 from collections.abc import Iterator, Sequence
@@ -42,31 +46,78 @@ STYLES = {
 
 
 class Steps:
-    """Progress of one long piece of work."""
+    """Progress of one long piece of work: call it with a line for each step.
 
-    def __init__(self, bar: Progress | None, task: TaskID | None, *, silent: bool) -> None:
+    A line that knows how far the work is (:class:`~mlguard.wording.Step`) fills the bar so far;
+    any other one lets it pulse.  Where the number of lines was given, each line is a part.
+
+    Parameters
+    ----------
+    bar : Progress or None
+        Where it is drawn; None: a line a step on stderr.
+    title : str
+        What it says before the first step.
+    lines : int or None
+        How many lines there will be, where that is known.
+    silent : bool
+        Whether nothing is said at all.
+    """
+
+    def __init__(
+        self, bar: Progress | None, title: str = "", *, lines: int | None = None, silent: bool
+    ) -> None:
         self._bar = bar
-        self._task = task
+        self._lines = lines
         self._silent = silent
         self._said = ""
+        self._task: TaskID | None = None
+        self._began: float | None = None
+        if bar is not None:
+            self._begin(bar, title, lines)
 
-    def total(self, steps: int) -> None:
-        """Say how many steps there will be."""
-        if self._bar is not None and self._task is not None:
-            self._bar.update(self._task, total=steps)
+    def _begin(self, bar: Progress, text: str, total: int | None) -> None:
+        """Draw another bar in the place of the one there was; its clock goes on."""
+        if self._task is not None:
+            bar.remove_task(self._task)
+        self._task = bar.add_task(text, total=total)
+        task = bar.tasks[0]
+        if self._began is None:
+            self._began = task.start_time
+        task.start_time = self._began
 
-    def step(self, text: str, advance: int = 1) -> None:
+    def __call__(self, text: str) -> None:
         """Say that a step is done or under way."""
         if self._bar is not None and self._task is not None:
-            self._bar.update(self._task, description=text[: WIDTH - 34], advance=advance)
+            self._draw(self._bar, self._task, text)
         elif not self._silent and text != self._said:
-            sys.stderr.write(f"{text}\n")
+            sys.stderr.write(f"{plain(text)}\n")
             sys.stderr.flush()
         self._said = text
 
-    def __call__(self, text: str) -> None:
-        """Say that a step is done: a ``Steps`` is itself a progress callback."""
-        self.step(text)
+    def _draw(self, bar: Progress, task: TaskID, text: str) -> None:
+        shown = wording.printable(text, WIDTH - 34)
+        if self._lines is not None:
+            bar.update(task, description=shown, advance=1)
+            return
+        total = text.total if isinstance(text, wording.Step) else None
+        if total != bar.tasks[0].total:
+            self._begin(bar, shown, total)
+        if isinstance(text, wording.Step):
+            bar.update(self._task or task, description=shown, completed=text.done)
+        else:
+            bar.update(self._task or task, description=shown)
+
+
+def draws_bars() -> bool:
+    """Whether people look at a screen that can redraw a line.
+
+    Both streams must be terminals: a pipe behind stdout writes to the same screen whenever it
+    likes.
+    """
+    watched = sys.stderr.isatty() and sys.stdout.isatty()
+    with_cursor = os.environ.get("TERM", "").lower() not in ("", "dumb", "unknown")
+    in_ci = os.environ.get("CI", "").lower() not in ("", "0", "false")
+    return watched and with_cursor and not in_ci
 
 
 class Terminal:
@@ -97,21 +148,25 @@ class Terminal:
 
     @contextlib.contextmanager
     def steps(self, title: str, *, total: int | None, silent: bool) -> Iterator[Steps]:
-        """Show progress on stderr."""
-        if silent or not sys.stderr.isatty():
-            yield Steps(None, None, silent=silent)
+        """Show the progress of long work on stderr; ``total`` is the number of its lines."""
+        if silent or not draws_bars():
+            yield Steps(None, silent=silent)
             return
         from rich.console import Console
         from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
         console = Console(stderr=True, no_color=self.no_color, highlight=False)
-        columns = (TextColumn("{task.description}"), BarColumn(16), TimeElapsedColumn())
+        # The names of checks have brackets, which are no markup.
+        text = TextColumn("{task.description}", markup=False)
+        columns = (text, BarColumn(16), TimeElapsedColumn())
         progress = Progress(
             *columns, console=console, transient=True, redirect_stdout=False, redirect_stderr=False
         )
-        with progress as self._bar:
-            yield Steps(progress, progress.add_task(title, total=total), silent=False)
-        self._bar = None
+        try:
+            with progress as self._bar:
+                yield Steps(progress, title, lines=total, silent=False)
+        finally:
+            self._bar = None
 
 
 def plain(line: Line) -> str:
@@ -120,6 +175,11 @@ def plain(line: Line) -> str:
     shown = wording.printable(text, LONGEST).rstrip()
     # A CI runner takes a line that starts so for a command, and data may wrap to such a line.
     return shown.replace("::", ": :", 1) if shown.lstrip().startswith("::") else shown
+
+
+def harmless(text: str) -> str:
+    """Return text of several lines in which a screen obeys nothing and no line is a command."""
+    return "\n".join(plain(line) for line in text.splitlines())
 
 
 def indented(text: str, indent: int, first: int | None = None) -> list[str]:
@@ -147,11 +207,7 @@ def headline(left: str, right: Piece) -> list[Line]:
 def measurement(one: Measurement) -> str:
     """Write one group's number: ``F 0.31 [0.27, 0.35], n = 1,204``."""
     label = one.group.partition("=")[2] or one.group or one.name
-    return f"{label} {wording.estimate(one.value, _bounds(one), one.n, unit=one.unit)}"
-
-
-def _bounds(one: Measurement) -> tuple[float, float] | None:
-    return None if one.low is None or one.high is None else (one.low, one.high)
+    return f"{label} {one.shown()}"
 
 
 def gate_lines(decision: GateDecision) -> list[Line]:

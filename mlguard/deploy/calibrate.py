@@ -30,6 +30,7 @@ from mlguard.results import MonitorResult, Verdict
 from mlguard.stats.proportions import clopper_pearson_interval
 from mlguard.stats.run_length import block_needed, kept_run_length, proven_correlation
 from mlguard.stats.sequential import lag1_correlation
+from mlguard.wording import Step
 
 #: Windows drawn without a drift, and with each effect.
 WINDOWS, WINDOWS_EACH = 200, 60
@@ -86,11 +87,12 @@ class Calibration:
         """Measure every monitor that history can be drawn for."""
         judging = Judging(self.settings)
         found: list[Measured] = []
-        for name in judging.names():
+        names = judging.names()
+        for done, name in enumerate(names):
             monitor = judging.build(name, self.reference)
             if monitor is None:
                 continue
-            progress(f"calibrating {name}")
+            progress(Step(f"calibrating {name}", done, len(names)))
             if monitor.sequential:
                 found += self._sequential(name)
             else:

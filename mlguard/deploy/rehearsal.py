@@ -27,6 +27,7 @@ from mlguard.monitors.protocol import Looking, Monitor, Sequential
 from mlguard.monitors.window import WindowData, cut
 from mlguard.policy import Action, Level, Standing
 from mlguard.results import MonitorResult, Verdict
+from mlguard.wording import Step
 
 #: Labels that a sequential monitor is given at once where none of them makes it speak.
 _STRIDE = 100
@@ -95,10 +96,11 @@ class Rehearsal:
     def run(self, *, progress: Progress = lambda _: None) -> list[Heard]:
         """Judge everything; return the results in the order in which they were known."""
         told: list[tuple[int, str, MonitorResult]] = []
-        for name in self._judging.names():
-            progress(f"judging {len(self.rows):,} rows: {name}")
+        names = self._judging.names()
+        for done, name in enumerate(names):
+            progress(Step(f"judging {len(self.rows):,} rows: {name}", done, len(names)))
             told += [(place, name, one) for place, one in self.results(name)]
-        order = {name: place for place, name in enumerate(self._judging.names())}
+        order = {name: place for place, name in enumerate(names)}
         told.sort(key=lambda one: (one[0], order[one[1]]))
         return list(self._heard(told))
 

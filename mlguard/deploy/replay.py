@@ -18,6 +18,7 @@ from mlguard.config import AppSettings
 from mlguard.data.frames import read_frame, select_columns
 from mlguard.deploy.outcome import SCHEMA_VERSION
 from mlguard.deploy.training import Progress
+from mlguard.wording import Step
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -120,7 +121,8 @@ def replay(
                 for row, answer in zip(group, answers, strict=True):
                     client.update(settings.name, answer["query_id"], row[settings.data.target])
                     labelled += 1
-            progress(f"sent {10 * (10 * sent // len(frame))} % of {len(frame):,} rows")
+            tenths = f"sent {10 * (10 * sent // len(frame))} % of {len(frame):,} rows"
+            progress(Step(tenths, sent, len(frame)))
             if rate > 0:
                 sleep(max(0.0, sent / rate - (clock() - began)))
     return Replayed(

@@ -36,7 +36,7 @@ from mlguard.models.environment import environment_lock
 from mlguard.registry import AppState, Evidence, Mode, Operation, Registry, State, Version
 from mlguard.results import GateDecision, Verdict
 from mlguard.version import VERSION
-from mlguard.wording import duration, rfc3339
+from mlguard.wording import Step, duration, rfc3339
 
 #: How often servers are asked whether they have loaded or switched, in seconds.
 POLL_S = 0.1
@@ -665,7 +665,8 @@ def gate_step(step: GateStep) -> str:
     """Return one step of a running gate as a line of progress."""
     if step.verdict is None:
         return f"gate: {step.name}"
-    return f"gate {step.done}/{step.total}: {step.verdict.mark} {step.name}"
+    text = f"gate {step.done}/{step.total}: {step.verdict.mark} {step.name}"
+    return Step(text, step.done, max(1, step.total))
 
 
 def git_commit(folder: Path) -> str:

@@ -8,7 +8,7 @@ data, twice.  What it cannot do today it could not do at 3 a.m. either.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -59,6 +59,7 @@ def rehearse(
     version: Version,
     *,
     rows_needed: bool = True,
+    stands_by: Callable[[], bool] | None = None,
 ) -> Rehearsed:
     """Read, load and ask a version as a rollback to it would; nothing is changed.
 
@@ -70,6 +71,8 @@ def rehearse(
         Which one.
     rows_needed : bool
         Whether it is an error if the test data cannot be read; else loading must do then.
+    stands_by : callable, optional
+        Whether somebody holds the version loaded and it answers: then it is not loaded again.
 
     Raises
     ------
@@ -83,6 +86,8 @@ def rehearse(
         path = registry.artifacts.get(serving_sha256(version.manifest))
     except IntegrityError as error:
         return Rehearsed(version.name, False, error.message)
+    if stands_by is not None and stands_by():
+        return Rehearsed(version.name, True, "intact, loaded, and a row answered the same twice")
     try:
         report = run_in_child(
             "mlguard.deploy.standby:ask",
@@ -115,6 +120,7 @@ def refuse_unfit(
     version: Version,
     *,
     force: bool = False,
+    stands_by: Callable[[], bool] | None = None,
 ) -> Rehearsed:
     """Say that a version can be gone back to, as far as can be known before.
 
@@ -130,6 +136,8 @@ def refuse_unfit(
         Which one.
     force : bool
         Go there although a monitor found that it would not help.
+    stands_by : callable, optional
+        See :func:`rehearse`.
 
     Raises
     ------
@@ -139,7 +147,7 @@ def refuse_unfit(
         If the registry or the artifact store cannot be read.
     """
     app = settings.name
-    tried = rehearse(project, settings, registry, version, rows_needed=False)
+    tried = rehearse(project, settings, registry, version, rows_needed=False, stands_by=stands_by)
     if not tried.ok:
         raise RefusedError(
             f"{version.name} cannot serve: {tried.reason}",

@@ -145,10 +145,26 @@ class Parcel:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """What goes now, in this order, and what waits: until when (None: not known) and for what."""
+    """What goes now, and what waits.
+
+    Attributes
+    ----------
+    parcels : tuple of Parcel
+        What goes now, in this order.
+    waits : dict
+        Of each row that waits until when (None: not known) and for what.
+    due : dict of int to float
+        Of each row that ought to be gone by now since when: those that go, and those whose
+        attempts failed.  What waits by the rules is not due.
+    """
 
     parcels: tuple[Parcel, ...] = ()
     waits: dict[int, tuple[float | None, str]] = field(default_factory=dict)
+    due: dict[int, float] = field(default_factory=dict)
+
+    def oldest_due(self) -> float | None:
+        """Return since when the most overdue mail ought to be gone; None where none is due."""
+        return min(self.due.values(), default=None)
 
 
 def message_id(parcel: Parcel, own: str, *, installation: str, domain: str) -> str:
@@ -211,11 +227,13 @@ def plan(queue: Sequence[Row], told: Sequence[Row], rules: Rules, now: float) ->
         people[row.recipient].append(row)
     parcels: list[Parcel] = []
     waits: dict[int, tuple[float | None, str]] = {}
+    due: dict[int, float] = {}
     for recipient, rows in people.items():
         heard = [one for one in told if one.recipient == recipient]
         desk = _Desk(recipient, rows, heard, rules, now)
         parcels += desk.parcels()
         waits |= desk.waits
+        due |= desk.due
     urgent = {_thread(row) for row in queue if row.kind in EXEMPT}
     by_id = {row.id: row for row in queue}
     # A pass may be cut short: what must not wait goes first, with what stands before it.
@@ -225,7 +243,7 @@ def plan(queue: Sequence[Row], told: Sequence[Row], rules: Rules, now: float) ->
             one.rows[0],
         )
     )
-    return Plan(parcels=tuple(parcels), waits=waits)
+    return Plan(parcels=tuple(parcels), waits=waits, due=due)
 
 
 def _thread(row: Row) -> tuple[str, int, int]:
@@ -244,6 +262,7 @@ class _Desk:
         self.rows = rows
         self.heard = heard
         self.waits: dict[int, tuple[float | None, str]] = {}
+        self.due: dict[int, float] = {}
         self.new_messages = 0
 
     def parcels(self) -> Iterator[Parcel]:
@@ -268,7 +287,7 @@ class _Desk:
             why = stuck.get(key[1]) if key[0] == "incident" else None
             why = why or self._not_yet(rows)
             if why is not None:
-                self._wait(rows, *why)
+                self._late(rows, *why)
             elif self._paced and key[0] == "incident" and self._overflowed(rows):
                 digest += rows
             else:
@@ -290,9 +309,10 @@ class _Desk:
         for told_in, rows in messages.items():
             why = self._not_yet(rows)
             if why is not None:
-                self._wait(rows, *why)
+                self._late(rows, *why)
                 continue
-            digest = any(row.kind == DIGEST for row in rows) or "<digest-" in told_in
+            self._due(rows)
+            digest = _is_digest(rows)
             yield Parcel(
                 rows=tuple(row.id for row in rows),
                 recipient=self.recipient,
@@ -320,12 +340,33 @@ class _Desk:
         for row in rows:
             self.waits[row.id] = until, why
 
+    def _late(self, rows: Sequence[Row], until: float | None, why: str) -> None:
+        """Let rows wait that ought to be gone."""
+        self._wait(rows, until, why)
+        self._due(rows)
+
+    def _due(self, rows: Sequence[Row], since: float = 0.0, *, digest: bool = False) -> None:
+        """Note rows that ought to be gone: since they were made, and not before ``since``.
+
+        What quiet hours kept back was due when they ended, and what the cap kept back with the
+        digest.
+        """
+        digest = digest or _is_digest(rows)
+        for row in rows:
+            start = max(row.created_at, since)
+            if digest and row.kind != DIGEST:
+                start = next_digest(self.rules.digest, start)
+            if self._paced and row.kind not in EXEMPT:
+                start = quiet_until(self.rules.quiet, start) or start
+            self.due[row.id] = min(start, self.now)
+
     # --- messages --------------------------------------------------------------------------
 
     def _one_by_one(self, free: dict[tuple[str, int], list[Row]]) -> Iterator[Parcel]:
         for (kind, number), rows in free.items():
             incident = number if kind == "incident" else None
             place = 0 if incident is None else self._number(incident)
+            self._due(rows)
             for count, row in enumerate(rows):
                 yield self._parcel([row], incident, place + count)
 
@@ -349,6 +390,7 @@ class _Desk:
                         done.add(other)
                         together += more
             done.add(key)
+            self._due(together, until if until < self.now else 0.0)
             self.new_messages += not exempt
             number = 0 if incident is None else self._number(incident)
             yield self._parcel(together, incident, number)
@@ -441,12 +483,19 @@ class _Desk:
             return
         why = self._not_yet(rows)
         quiet = quiet_until(self.rules.quiet, self.now) if self._paced else None
+        if why is None and quiet is not None:
+            self._wait(rows, quiet, "quiet hours")
+            return
+        self._due(rows, digest=True)
         if why is not None:
             self._wait(rows, *why)
-        elif quiet is not None:
-            self._wait(rows, quiet, "quiet hours")
         else:
             yield Parcel(rows=tuple(row.id for row in rows), recipient=self.recipient, digest=True)
+
+
+def _is_digest(rows: Iterable[Row]) -> bool:
+    """Whether rows are, or were in, a digest."""
+    return any(row.kind == DIGEST or "<digest-" in row.told_in for row in rows)
 
 
 def until_words(until: float | None, why: str) -> str:

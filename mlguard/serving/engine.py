@@ -167,6 +167,11 @@ class AppEngine:
         self.route = route
         self.metrics.generation.labels(self.name).set(route.generation)
         self.metrics.serving.labels(self.name).set(route.active is not None)
+    async def stands_by(self, version_id: int) -> bool:
+        """Whether a version is loaded here and answers; False where that is not known now."""
+        version = self.versions.get(version_id)
+        return version is not None and await version.repeats_itself()
+
 
     def unload(self, version_id: int) -> None:
         """Unload a version that answers no more, once nobody waits for it."""

@@ -107,6 +107,8 @@ class Front:
         self.recorder.start()
         if self.state.access_log is not None:
             self.state.access_log.start()
+        #: Given the registry and the time, since when the most overdue mail ought to be gone.
+        self.mail_due: Callable[[Registry, float], float | None] = _oldest_mail
         self.sync = RegistrySync(
             self.project,
             server_id=self.server_id,
@@ -125,6 +127,7 @@ class Front:
         # What lives by now lives to the end; the collector need not look at it again.
         gc.collect()
         gc.freeze()
+            mail_due=self.mail_due,
         gc.set_threshold(_YOUNG)
         self.sync.start()
 
@@ -282,6 +285,10 @@ def run(arguments: Sequence[str], create_app: Callable[[Front], FastAPI]) -> int
     def tell_ready() -> None:
         gc.enable()  # it is off while a front end that was begun ahead comes up
         # The pipe may be full, or the supervisor gone: then nobody needs to know.
+def _oldest_mail(registry: Registry, _now: float) -> float | None:
+    return registry.outbox.oldest_pending()
+
+
         with contextlib.suppress(OSError):
             os.write(options.ready_fd, b"ready\n")
             os.close(options.ready_fd)

@@ -104,7 +104,10 @@ class Metrics:
             "mlguard_registry_up", "1 while the registry can be read.", **latest
         )
         self.outbox_oldest = Gauge(
-            "mlguard_outbox_oldest_seconds", "Age of the oldest unsent mail.", **latest
+            "mlguard_outbox_oldest_seconds",
+            "How long mail that ought to be gone has waited; what is kept back for quiet hours or "
+            "the digest is not due.",
+            **latest,
         )
         self.monitor_value = Gauge(
             "mlguard_monitor_value",

@@ -49,7 +49,7 @@ class Model:
         What the model says to it does not matter: real rows were tried when it was deployed.
         """
         self._spoken = _SPOKEN
-        self.answer([_made_up(self.predictor.input_schema)])
+        self.answer([made_up(self.predictor.input_schema)])
         self._spoken = 0
 
     def answer(self, rows: list[Any]) -> tuple[list[Any], list[float | None], dict[int, str]]:
@@ -108,7 +108,8 @@ class Model:
         return MODEL_NONSENSE if raised is None else f"{MODEL_RAISED}: {type(raised).__name__}"
 
 
-def _made_up(schema: InputSchema) -> Any:
+def made_up(schema: InputSchema) -> Any:
+    """Return a row that nobody sent: the middle of what the model was fitted to."""
     if schema.input in ("strings", "bytes"):
         return "" if schema.input == "strings" else b""
     row: list[Any] = []

@@ -30,6 +30,7 @@ from mlguard.serving.answers import SLO_MISSED, UNUSUAL_ROW, Answer, as_output
 from mlguard.serving.batching import AdaptiveBatcher
 from mlguard.serving.inprocess import InProcessReplica
 from mlguard.serving.inputs import PredictRequest, RowReader
+from mlguard.serving.model_runner import made_up
 from mlguard.serving.recorder import LogTarget
 from mlguard.serving.replica import BatchAnswer, ModelSpec, Replica
 from mlguard.serving.replicas import ReplicaPool
@@ -40,6 +41,8 @@ if TYPE_CHECKING:
     from mlguard.config import AppSettings
     from mlguard.serving.engine import AppEngine
 
+#: Longest that a made-up row is waited for; what takes longer is tried elsewhere.
+_ASK_S = 1.0
 #: A process is stuck after this many SLOs, but not before a second.
 _STUCK_SLOS = 10
 _MIB = 2**20
@@ -232,6 +235,31 @@ class ServedVersion:
         if self._in_flight:
             self._nobody = asyncio.Event()
             await self._nobody.wait()
+
+    async def repeats_itself(self) -> bool:
+        """Ask the model a made-up row twice, past the callers' queue: whether it answers alike.
+
+        False where it has no room for it now, too: nothing is known then.
+        """
+        row = made_up(self.schema)
+        first, second = [await self._asked(row) for _ in range(2)]
+        return first is not None and first == second
+
+    async def _asked(self, row: Any) -> tuple[Any, float | None] | None:
+        """Return label and score of a row; None where there are none in time."""
+        answered: asyncio.Future[BatchAnswer] = self._loop.create_future()
+
+        def done(answer: BatchAnswer) -> None:
+            if not answered.done():
+                answered.set_result(answer)
+
+        if not self.replica.run([row], done):
+            return None
+        try:
+            answer = await asyncio.wait_for(answered, _ASK_S)
+        except TimeoutError:
+            return None
+        return None if answer.errors else (answer.labels[0], answer.scores[0])
 
     # --- through the model ---
 

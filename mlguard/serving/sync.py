@@ -83,6 +83,9 @@ class RegistrySync:
         What is counted.
     loop : asyncio.AbstractEventLoop
         The loop that the engines run in.
+    mail_due : callable
+        Given the registry and the time, since when the most overdue mail ought to be gone; None
+        where none is due.
     clock : callable, default time.monotonic
         Seconds, for retries and pauses.
     """
@@ -97,6 +100,7 @@ class RegistrySync:
         engines: dict[str, AppEngine],
         metrics: Metrics,
         loop: asyncio.AbstractEventLoop,
+        mail_due: Callable[[Registry, float], float | None],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.project = project
@@ -113,6 +117,7 @@ class RegistrySync:
         self._engines = engines
         self._metrics = metrics
         self._loop = loop
+        self._mail_due = mail_due
         self._clock = clock
         self._stamps: dict[str, tuple[int, int]] = {}
         self._loading: dict[int, Future[None]] = {}
@@ -123,6 +128,10 @@ class RegistrySync:
         self._figures_at = -math.inf
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="registry-sync", daemon=True)
+        #: Set where somebody does not want to wait for the next look.
+        self._hurried = threading.Event()
+        #: Notified after each look.
+        self._looked = threading.Condition()
 
     # --- life ---
 
@@ -134,6 +143,7 @@ class RegistrySync:
         """Stop, and tell the registry that this server is gone."""
         self._stopping.set()
         if self._thread.ident is not None:
+        self._hurried.set()
             self._thread.join()
         for loading in self._loading.values():
             loading.cancel()
@@ -144,8 +154,40 @@ class RegistrySync:
                 logger.warning("could not say goodbye to the registry: %s", error.message)
 
     def _run(self) -> None:
-        while not self._stopping.wait(_EVERY_S):
-            self.tick()
+        while not self._stopping.is_set():
+            self._hurried.wait(_EVERY_S)
+            self._hurried.clear()
+            if not self._stopping.is_set():
+                self.tick()
+                with self._looked:
+                    self._looked.notify_all()
+
+    def caught_up(self, app: str, generation: int, wait_s: float) -> int | None:
+        """Look now; return by which generation requests are answered, once it is this one.
+
+        Parameters
+        ----------
+        app : str
+        generation : int
+            That the registry has committed.
+        wait_s : float
+            Seconds after which the answer is what is so then.
+        """
+        engine = self._engines.get(app)
+        if engine is None:
+            return None
+        self._hurried.set()
+        with self._looked:
+            self._looked.wait_for(lambda: engine.route.generation >= generation, wait_s)
+        return engine.route.generation
+
+    def stands_by(self, app: str, version_id: int) -> bool:
+        """Whether this process holds a version loaded that answers; False where not known."""
+        engine = self._engines.get(app)
+        if engine is None:
+            return False
+        asked = asyncio.run_coroutine_threadsafe(engine.stands_by(version_id), self._loop)
+        return asked.result(_CALL_S)
 
     @property
     def informed(self) -> bool:
@@ -387,8 +429,9 @@ class RegistrySync:
         self._figures_at = now
         if registry.database.ballast is not None:
             registry.database.ballast.keep()
-        oldest = registry.outbox.oldest_pending()
-        self._metrics.outbox_oldest.set(max(0.0, time.time() - oldest) if oldest else 0.0)
+        at = time.time()
+        due = self._mail_due(registry, at)
+        self._metrics.outbox_oldest.set(0.0 if due is None else max(0.0, at - due))
         for name in self._engines:
             for _at, result in registry.monitor_results(name, limit=50)[::-1]:
                 if result.value is not None:

@@ -7,6 +7,7 @@ from mlguard.notify.email import Email
 from mlguard.notify.hours import last_digest, next_digest
 from mlguard.notify.outbox import deliver, rules_for
 from mlguard.results import MonitorResult, Verdict
+from mlguard.server_app import mail_due
 
 HOUR, DAY = 3600.0, 86400.0
 
@@ -111,3 +112,19 @@ def test_what_the_cap_held_back_is_in_the_digest(project, post_office, open_regi
     assert "check.2 of credit" in text
     assert "check.3 of credit" in text
     assert house[1].outbox.counts()["SENT"] == 5
+
+
+def test_what_metrics_call_late_is_late(house, clock):
+    """An alert in quiet hours is not; a rollback that nobody takes is, since it happened."""
+    settings, registry, _ = house
+    quiet = settings.model_copy(
+        update={"notify": settings.notify.model_copy(update={"quiet": "00:00 to 23:59 UTC"})}
+    )
+    start = clock.now
+    assert mail_due(quiet, registry, start + HOUR) is None
+    registry.outbox.enqueue("credit", "report", {})
+    assert mail_due(quiet, registry, start + HOUR) is None
+    assert mail_due(settings, registry, start + HOUR) == start
+    clock.now = start + 60
+    registry.outbox.enqueue("credit", "rolled_back", {})
+    assert mail_due(quiet, registry, start + HOUR) == start + 60

@@ -23,6 +23,8 @@ from mlguard.notify.pacing import (
 NOON = datetime(2026, 11, 22, 12, tzinfo=ZoneInfo("UTC")).timestamp()
 HOUR, DAY = 3600.0, 86400.0
 ANN = "ann@example.com"
+#: How the reasons begin for which a row waits although nothing failed.
+BY_RULE = ("quiet hours", "what belongs together", "the digest")
 
 
 @dataclasses.dataclass
@@ -62,6 +64,11 @@ class Post:
         assert len(planned) == len(set(planned)), "a row is in one message"
         assert set(planned).isdisjoint(found.waits), "a row goes or waits"
         assert {*planned, *found.waits} == {row.id for row in queue}, "no row is forgotten"
+        by_rule = {row for row, (_, why) in found.waits.items() if why.startswith(BY_RULE)}
+        assert found.due.keys() == {row.id for row in queue} - by_rule, (
+            "what a rule delays is not due"
+        )
+        assert all(since <= now for since in found.due.values())
         return found
 
     def run(self, now):
@@ -196,6 +203,61 @@ def test_quiet_hours_let_only_what_changes_what_serves_through():
     assert post.run(NOON + 900) == [["rolled_back"]]
     assert post.due(NOON + 900).waits[1] == (NOON + 2 * HOUR, "quiet hours")
     assert post.run(NOON + 2 * HOUR) == [["alert", "frozen"], ["refused"]]
+
+
+def overdue(post, now):
+    """Return for how many seconds the oldest mail ought to have been gone; None: none is due."""
+    since = post.due(now).oldest_due()
+    return None if since is None else now - since
+
+
+def test_mail_is_due_when_quiet_hours_end():
+    """What they keep back has not waited at all; a rollback waits from its first moment."""
+    post = Post(Rules(quiet="11:00 to 14:00 UTC"))
+    post.add("alert")
+    assert overdue(post, NOON + HOUR) is None
+    assert overdue(post, NOON + 2 * HOUR + 60) == 60
+    post.add("rolled_back", incident=2, at=NOON + 600)
+    assert overdue(post, NOON + 700) == 100
+
+
+def test_mail_is_due_when_what_belongs_together_is_together():
+    """Half a minute after the first of an incident, five minutes after the message before."""
+    post = Post()
+    post.add("alert")
+    assert overdue(post, NOON + 29) is None
+    assert overdue(post, NOON + 45) == 15
+    post.run(NOON + 30)
+    post.add("frozen", at=NOON + 40)
+    assert overdue(post, NOON + 329) is None
+    assert overdue(post, NOON + 350) == 20
+
+
+def test_what_the_cap_keeps_back_is_due_with_the_digest():
+    """Not while it waits for it; and not since it was written."""
+    post = Post(Rules(cap_per_day=1))
+    post.add("report", incident=None)
+    post.add("report", incident=None, at=NOON + 1)
+    post.run(NOON + 10)
+    eight = next_digest("08:00 UTC", NOON)
+    assert overdue(post, eight - 1) is None
+    assert overdue(post, eight + 30) == 30
+    (parcel,) = post.due(eight + 30).parcels
+    row = post.rows[1]
+    # Tried in vain, it is the digest that is late.
+    row.state, row.told_in, row.next_at = "RETRY", f"<digest-i-{parcel.rows[0]}@x>", eight + 3600
+    assert overdue(post, eight + 1800) == 1800
+
+
+@pytest.mark.parametrize("state", ["RETRY", "SENDING"])
+def test_mail_that_could_not_be_sent_is_due_since_it_was_written(state):
+    """Five hours without a mail server are five hours, whenever the next attempt is."""
+    post = Post()
+    row = post.add("rolled_back")
+    row.state, row.next_at = state, NOON + 5 * HOUR + 600
+    row.lease_until = row.next_at
+    post.add("cleared", at=NOON + HOUR)
+    assert overdue(post, NOON + 5 * HOUR) == 5 * HOUR
 
 
 def test_what_may_have_arrived_is_sent_again_as_it_was():

@@ -1,9 +1,13 @@
 """/metrics: every promised figure is there, in a form that Prometheus' own parser reads."""
 
+import time
+
 import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
+from sqlalchemy import update
 
+from mlguard.registry.tables import outbox
 from mlguard.results import MonitorResult, Verdict
 
 
@@ -30,6 +34,9 @@ def test_every_promised_figure(project, constant, fronted):
         id="data_drift.psi", verdict=Verdict.PASSED, summary="fine", subject="x0", value=0.25
     )
     project.registry.record_monitor_result("app", verdict)
+    project.registry.outbox.enqueue("app", "rolled_back", {})
+    with project.registry.database.write() as connection:
+        connection.execute(update(outbox).values(created_at=time.time() - 61))
     with fronted(project) as (_, url):
         for _ in range(3):
             httpx.post(f"{url}/app/predict", json={"input": [0.5, 0.5]})
@@ -55,7 +62,7 @@ def test_every_promised_figure(project, constant, fronted):
     assert of(found, "mlguard_serving", app="app") == 1
     assert of(found, "mlguard_serving", app="empty") == 0
     assert of(found, "mlguard_registry_up") == 1
-    assert of(found, "mlguard_outbox_oldest_seconds") >= 0
+    assert 60 < of(found, "mlguard_outbox_oldest_seconds") < 600
     drift = {"app": "app", "monitor": "data_drift.psi", "subject": "x0"}
     assert of(found, "mlguard_monitor_value", **drift) == pytest.approx(0.25)
 

@@ -10,6 +10,7 @@
 
   const freshness = document.getElementById("freshness");
   let reading = null;
+  let newest = 0;
   let last = Date.now();
 
   function swap(part, fresh) {
@@ -37,9 +38,11 @@
     return steps.reduce((at, step) => at?.children[step], root);
   }
 
-  async function read() {
+  async function read(mine) {
     const reply = await fetch(location.href, { cache: "no-store", signal: AbortSignal.timeout(TOO_LATE_MS) });
     const fresh = new DOMParser().parseFromString(await reply.text(), "text/html");
+    // One that began before a change may not know of it.
+    if (mine !== newest) return;
     if (!reply.ok) throw new Error(fresh.querySelector("h1")?.textContent ?? String(reply.status));
     for (const part of document.querySelectorAll("[data-live]")) {
       const other = fresh.getElementById(part.id);
@@ -52,14 +55,17 @@
     freshness.classList.remove("stale");
   }
 
-  function update() {
-    reading ??= read()
+  function update({ anew = false } = {}) {
+    if (reading && !anew) return reading;
+    const mine = ++newest;
+    reading = read(mine)
       .catch((error) => {
+        if (mine !== newest) return;
         const seconds = Math.round((Date.now() - last) / 1000);
         freshness.textContent = `✗ Not updated for ${seconds} s: ${error.message}`;
         freshness.classList.add("stale");
       })
-      .finally(() => { reading = null; });
+      .finally(() => { if (mine === newest) reading = null; });
     return reading;
   }
 
@@ -112,12 +118,16 @@
       }
       sessionStorage.setItem(KEY, token.value.trim());
       reason.value = "";
-      say(answer.changed
-        ? `✓ Rolled back: ${answer.active.version} serves, generation ${answer.generation}.`
-        : `– Nothing was changed: ${answer.active.version} serves already.`, answer.changed ? "passed" : "soft");
-      // A reading that began before the change may not know of it.
-      await reading;
-      await update();
+      const { active: { version }, generation } = answer;
+      if (!answer.changed) say(`– Nothing was changed: ${version} serves already.`, "soft");
+      else if (answer.observed_generation < generation) {
+        say(`✓ Rolled back to ${version}; this server is still loading it.`, "passed");
+      } else {
+        say(`✓ Rolled back: ${version} serves, generation ${generation}.`, "passed");
+        // The reply says it already; the rest of the page is read anew.
+        document.querySelector("#head .serves").textContent = `${version} serves, generation ${generation}.`;
+      }
+      await update({ anew: true });
     } catch (error) {
       say(`✗ Not rolled back: ${error.message}`, "failed");
     } finally {
