@@ -1,14 +1,16 @@
 """One column of one batch: the kernels of a scan.
 
 Everything is a whole-array operation of pyarrow or numpy, which hold no lock, so that two
-threads scan twice as fast.  What a column has lost already (it was no number, or held too many
-different values) is not looked for again.
+threads scan twice as fast.  No BLAS: its own threads wait by spinning, and would take from the
+scan's what they are there to give.  What a column has lost already (it was no number, or held
+too many different values) is not looked for again.
 """
 
 from __future__ import annotations
 
 import math
 from collections import Counter
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -22,7 +24,9 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 #: Of so many values one is looked at to find the commonest of a batch.
-_STRIDE = 16
+_STRIDE = 64
+#: Whole numbers below this are whole as floats too.
+_EXACT = 2.0**53
 _WHOLE = r"^[ \t]*[+-]?[0-9]+[ \t]*$"
 _DATE = r"^[0-9]{4}-.{5}"
 
@@ -123,12 +127,11 @@ def _numbers(
 
     present = cells.drop_null() if cells.null_count else cells
     values = present.to_numpy(zero_copy_only=False)
-    if values.dtype.kind == "f":
-        unknown = np.isnan(values)
-        if unknown.any():
-            values = values[~unknown]
+    # The least of some numbers is NaN where one of them is: no pass of its own to find out.
+    if values.dtype.kind == "f" and values.size and math.isnan(values.min()):
+        values = values[~np.isnan(values)]
     numbers = moments(values)
-    counts, common = _tally(values, counting=counting)
+    counts, common = _tally(values, numbers, counting=counting)
     outside = 0
     if expected is not None and expected.categories is None and numbers.n + numbers.n_infinite:
         if numbers.low < expected.low or numbers.high > expected.high:
@@ -164,12 +167,14 @@ def moments(values: npt.NDArray[Any]) -> Numbers:
     with np.errstate(over="ignore", invalid="ignore"):  # numbers near the largest have no squares
         mean = float(values.mean(dtype=np.float64))
         away = values - mean
-        squares = float(away @ away)
+        squares = float(np.einsum("i,i->", away, away))
     whole = values.dtype.kind in "iu"
     return Numbers(int(values.size), mean, squares, low, high, whole, n_infinite)
 
 
-def _tally(values: npt.NDArray[Any], *, counting: bool) -> tuple[Counter[Any] | None, Counter[Any]]:
+def _tally(
+    values: npt.NDArray[Any], numbers: Numbers, *, counting: bool
+) -> tuple[Counter[Any] | None, Counter[Any]]:
     """Count the values where they are few, else the commonest one."""
     import numpy as np
     import pyarrow as pa
@@ -177,6 +182,14 @@ def _tally(values: npt.NDArray[Any], *, counting: bool) -> tuple[Counter[Any] | 
 
     if not values.size:
         return Counter(), Counter()
+    near = max(abs(numbers.low), abs(numbers.high)) < _EXACT
+    if counting and numbers.whole and near and numbers.high - numbers.low < MOST_COUNTED:
+        # Whole numbers of a short range are counted at their places, without a hash table.
+        low = int(numbers.low)
+        n = np.bincount(values.astype(np.int64) - low)
+        places = np.flatnonzero(n)
+        counted = zip((places + low).tolist(), n[places].tolist(), strict=True)
+        return Counter(dict(counted)), Counter()
     sample = pa.array(values[::_STRIDE])
     seen = pc.value_counts(sample)
     if counting and len(seen) <= MOST_COUNTED:
@@ -223,18 +236,17 @@ def _texts(
         encoded = pc.dictionary_encode(encoded)
     values = encoded.dictionary.cast(pa.string())
     n = np.bincount(encoded.indices.to_numpy(zero_copy_only=False), minlength=len(values))
-    if not n.all():
-        # A dictionary may know values that no row of this batch holds.
-        values, n = values.filter(pa.array(n > 0)), n[n > 0]
-    lost = pc.is_in(values, value_set=pa.array(["", *sorted(missing)], pa.string()))
-    lost = lost.to_numpy(zero_copy_only=False)
-    values, n = values.filter(pa.array(~lost)), n[~lost]
+    # A dictionary may know values that no row of this batch holds.
+    keep = (n > 0) & ~_among(values, {"", *missing})
+    if not keep.all():
+        values, n = values.filter(pa.array(keep)), n[keep]
     present = int(n.sum())
-    named = pc.is_in(values, value_set=pa.array(sorted(NOT_A_NUMBER), pa.string()))
-    named = named.to_numpy(zero_copy_only=False)
-    told = values.filter(pa.array(~named))
-    floats = _as_numbers(told) if numeric else None
-    numbers = None if floats is None else _weighted(floats, n[~named], told)
+    named = _among(values, NOT_A_NUMBER)
+    floats = numbers = None
+    if numeric:
+        told = values.filter(pa.array(~named)) if named.any() else values
+        floats = _as_numbers(told)
+        numbers = None if floats is None else _weighted(floats, n[~named], told)
     counts: Counter[Any] | None = None
     common: Counter[Any] = Counter()
     longest = pc.max(pc.binary_length(values)).as_py() or 0
@@ -257,6 +269,23 @@ def _texts(
         common=common,
         outside=_outside(expected, values, n, floats, named),
     )
+
+
+def _among(values: pa.Array, tokens: Collection[str]) -> npt.NDArray[np.bool_]:
+    """Return which texts are one of a few short ones; only those as short are looked at."""
+    import numpy as np
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    found = np.zeros(len(values), bool)
+    longest = max(len(one.encode()) for one in tokens)
+    short = np.flatnonzero(pc.binary_length(values).to_numpy(zero_copy_only=False) <= longest)
+    if short.size:
+        known = pa.array(sorted(tokens), pa.string())
+        found[short] = pc.is_in(values.take(pa.array(short)), value_set=known).to_numpy(
+            zero_copy_only=False
+        )
+    return found
 
 
 def _outside(

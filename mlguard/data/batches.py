@@ -55,7 +55,9 @@ class Source:
                 if pa.types.is_string(one.type) or pa.types.is_large_string(one.type)
             ]
             stream.seek(0)
-            self._file = pq.ParquetFile(stream, pre_buffer=False, read_dictionary=texts)
+            self._file = pq.ParquetFile(
+                _native(stream, url), pre_buffer=False, read_dictionary=texts
+            )
             # pandas' own index column is no column of the table.
             self.names = tuple(
                 name
@@ -130,6 +132,13 @@ def open_source(url: str) -> Iterator[Source]:
     """
     with with_stream(url) as stream:
         yield Source(url, stream)
+
+
+def _native(stream: IO[bytes], url: str) -> Any:
+    """Return a file that is read without Python where it lies on this disk: threads never wait."""
+    import pyarrow as pa
+
+    return stream if "://" in url else pa.OSFile(url)
 
 
 def _header(stream: IO[bytes], url: str) -> tuple[bytes, tuple[str, ...]]:

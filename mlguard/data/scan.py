@@ -146,8 +146,10 @@ def _in_parts(url: str, fold: Any, parts: int, workers: int) -> TableScan | None
 
     def work(first: int) -> TableScan | None:
         with open_source(url) as source:
-            found = [fold(source, part=part) for part in range(first, parts, workers)]
-        return _merged(found)
+            found: TableScan | None = None
+            for part in range(first, parts, workers):
+                found = fold(source, part=part, found=found)
+        return found
 
     with ThreadPoolExecutor(workers, thread_name_prefix="mlguard-scan") as pool:
         return _merged(pool.map(work, range(workers)))
@@ -166,8 +168,8 @@ def _fold(
     missing: frozenset[str],
     expected: Mapping[str, Expected],
     part: int | None = None,
+    found: TableScan | None = None,
 ) -> TableScan | None:
-    found: TableScan | None = None
     for batch in source.batches(names, part):
         if batch.num_rows:
             one = scan_batch(batch, pairs=pairs, missing=missing, expected=expected, so_far=found)
@@ -234,9 +236,10 @@ def _pair_counts(
         values.append([_token(one, missing) for one in encoded.dictionary.to_pylist()])
     if len(values[0]) * len(values[1]) > MOST_PAIRS * 50:
         return None
-    joined, counts = np.unique(codes[0] * len(values[1]) + codes[1], return_counts=True)
+    counts = np.bincount(codes[0] * len(values[1]) + codes[1])
+    joined = np.flatnonzero(counts)
     found: Counter[tuple[Any, Any]] = Counter()
-    for code, n in zip(joined.tolist(), counts.tolist(), strict=True):
+    for code, n in zip(joined.tolist(), counts[joined].tolist(), strict=True):
         first, second = divmod(code, len(values[1]))
         found[values[0][first], values[1][second]] += n
     return found if len(found) <= MOST_PAIRS else None
@@ -245,7 +248,7 @@ def _pair_counts(
 def _token(value: Any, missing: frozenset[str]) -> Any:
     if isinstance(value, str) and (not value or value in missing):
         return None
-    return None if isinstance(value, float) and value != value else value  # noqa: PLR0124
+    return None if isinstance(value, float) and value != value else value
 
 
 def _expected(reference: TableScan) -> dict[str, Expected]:
