@@ -35,9 +35,17 @@ if TYPE_CHECKING:
     import httpx
     import pandas as pd
 
+    from mlguard.models.bundle import Runtime
+
 _BATCH = 50
 _MIB = 2**20
 _NAMED = 10
+#: What a latency is of, where it is not of the model's own file.
+_ASKED: dict[Runtime, str] = {
+    "original": "",
+    "linear": "; compiled, as it will serve",
+    "onnx": "; compiled to ONNX, as it will serve",
+}
 
 
 class Serving:
@@ -57,7 +65,8 @@ class Serving:
         """Judge one budget, or the skew."""
         rule = item.policy
         if isinstance(rule, LatencyRule):
-            found = judge_latency(measured_latency(subject, rule), rule)
+            took, runtime = measured_latency(subject, rule)
+            found = judge_latency(took, rule, runtime)
         elif isinstance(rule, SizeRule):
             found = judge_size(subject.model_path.stat().st_size, rule)
         elif isinstance(rule, FeaturesRule):
@@ -75,12 +84,15 @@ def _declared(gate: ServingGate) -> Iterator[tuple[str, CheckPolicy]]:
             yield check, rule
 
 
-def measured_latency(subject: Subject, rule: LatencyRule) -> list[float]:
-    """Return the milliseconds that single rows take in a process of their own."""
+def measured_latency(subject: Subject, rule: LatencyRule) -> tuple[list[float], Runtime]:
+    """Return the milliseconds that single rows take in a process of their own, and what took them.
+
+    What is asked is what a deployment would serve: the compiled model, where it is one.
+    """
     from mlguard.models.isolation import run_in_child
 
     model = subject.settings.model
-    took: list[float] = run_in_child(
+    found = run_in_child(
         "mlguard.checks.serving_budgets:measure_latency",
         {
             "root": str(subject.project.root),
@@ -91,10 +103,12 @@ def measured_latency(subject: Subject, rule: LatencyRule) -> list[float]:
         memory_mib=model.memory_mib,
         wall_s=120 + model.wall_limit_s,
     )
-    return took
+    return found["took_ms"], found["runtime"]
 
 
-def judge_latency(took_ms: list[float], rule: LatencyRule) -> Finding:
+def judge_latency(
+    took_ms: list[float], rule: LatencyRule, runtime: Runtime = "original"
+) -> Finding:
     """How long one row takes: the 99th percentile with its interval.
 
     Parameters
@@ -103,6 +117,8 @@ def judge_latency(took_ms: list[float], rule: LatencyRule) -> Finding:
         Milliseconds of single rows.
     rule : LatencyRule
         The largest 99th percentile.
+    runtime : {"original", "linear", "onnx"}
+        What was asked.
     """
     import numpy as np
 
@@ -125,7 +141,8 @@ def judge_latency(took_ms: list[float], rule: LatencyRule) -> Finding:
     return Finding(
         id="serving.latency",
         verdict=judged.verdict,
-        summary=f"{says}; limit {number(rule.p99_ms)} ms; the middle one {number(p50)} ms",
+        summary=f"{says}; limit {number(rule.p99_ms)} ms; the middle one {number(p50)} ms"
+        f"{_ASKED[runtime]}",
         value=p99,
         limit=rule.p99_ms,
         interval=interval,
@@ -134,6 +151,7 @@ def judge_latency(took_ms: list[float], rule: LatencyRule) -> Finding:
         next_step=""
         if judged.verdict is Verdict.PASSED
         else "make the model smaller, or its features cheaper; measure on a quiet machine",
+        details={"runtime": runtime},
         measurements=(
             Measurement(name="time", group="50 %", value=p50, n=n, unit="ms"),
             Measurement(
@@ -286,7 +304,7 @@ def _asked(
                 body["groups"] = json.loads(group_text)
             reply = client.post(f"/{app}/predict", json=body)
             document = reply.json()
-            if reply.status_code != 200:  # noqa: PLR2004  HTTP's own number
+            if reply.status_code != 200:  # HTTP's own number
                 refused = {"default": True, "default_explanation": document.get("cause", "")}
                 found = [refused] * len(part)
             else:

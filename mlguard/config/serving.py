@@ -8,7 +8,7 @@ from mlguard.config.policy import CheckPolicy, Family
 
 
 class LatencyRule(CheckPolicy):
-    """``[gate.serving.latency]``: how long one row takes the model itself, before compiling."""
+    """``[gate.serving.latency]``: how long one row takes what will serve, compiled or not."""
 
     p99_ms: float = Field(gt=0, description="Largest 99th percentile.")
     rows: int = Field(1000, ge=400, description="Rows that are asked one by one.")

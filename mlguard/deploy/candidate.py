@@ -98,9 +98,8 @@ def inspect_candidate(project: ProjectSettings, settings: AppSettings, file: Pat
 def describe(payload: Mapping[str, str]) -> dict[str, Any]:
     """Describe the model of a payload; runs in the child process."""
     from mlguard.data.frames import file_digest, read_frame, select_columns
-    from mlguard.models.compilation import as_it_is, compile_model
+    from mlguard.models.compilation import compile_for
     from mlguard.models.opening import open_model
-    from mlguard.models.predictor import Predictor
     from mlguard.models.uncertainty import calibrated
 
     settings = load_app(load_project(payload["root"]), payload["app"])
@@ -115,7 +114,7 @@ def describe(payload: Mapping[str, str]) -> dict[str, Any]:
     load_s = time.perf_counter() - began
     manifest, predictor = opened.manifest, opened.predictor
     golden = frame.head(GOLDEN_ROWS)
-    if settings.model.threshold_attribute and len(manifest.schema.classes or ()) != 2:  # noqa: PLR2004
+    if settings.model.threshold_attribute and len(manifest.schema.classes or ()) != 2:
         raise ConfigError(
             f"[model.thresholds] has thresholds by {settings.model.threshold_attribute}, and "
             f"{file.name} does not tell two classes apart",
@@ -143,19 +142,7 @@ def describe(payload: Mapping[str, str]) -> dict[str, Any]:
             hint="fix its random state: a version that is not repeatable cannot be judged",
         )
     manifest = manifest.saying(calibrated(predictor, settings, frame))
-    told = settings.model
-    if isinstance(predictor, Predictor):
-        found = compile_model(
-            predictor,
-            frame,
-            asked=told.runtime,
-            tolerance=told.compile_tolerance,
-            thresholds=manifest.thresholds,
-        )
-    else:
-        found = as_it_is(
-            manifest.model_format, asked=told.runtime, tolerance=told.compile_tolerance
-        )
+    found = compile_for(predictor, manifest, frame, settings.model)
     found = replace(found, data_sha256=file_digest(settings.path(data.test)))
     if found.content:
         Path(payload["compiled"]).write_bytes(found.content)

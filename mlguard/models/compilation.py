@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 
 from mlguard.errors import MlguardError
-from mlguard.models.bundle import Runtime
+from mlguard.models.bundle import Manifest, Runtime
 from mlguard.models.comparing import Comparison, Judge
 from mlguard.models.converting import distance_only, final_step, to_onnx
 from mlguard.models.formats import Format
@@ -35,6 +35,10 @@ from mlguard.models.predictor import Predictor
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from mlguard.config import ModelTable
+    from mlguard.models.isolation import ChildPredictor
+    from mlguard.models.predictor import AnyPredictor
 
 #: What is said of a file that is a graph already.
 GRAPH = "served as the ONNX graph that it is"
@@ -100,6 +104,36 @@ class Compilation:
         known = {key: value for key, value in document.items() if key in names}
         found = document.get("comparison")
         return cls(**known, comparison=None if found is None else Comparison(**found))
+
+
+def compile_for(
+    predictor: AnyPredictor | ChildPredictor,
+    manifest: Manifest,
+    frame: pd.DataFrame,
+    told: ModelTable,
+) -> Compilation:
+    """Return what will serve a candidate: what its model is compiled to, or the file as it is.
+
+    Parameters
+    ----------
+    predictor : Predictor, InlinePredictor or ChildPredictor
+        The model as it was registered.
+    manifest : Manifest
+        The version that it would be.
+    frame : pandas.DataFrame
+        All test rows.
+    told : ModelTable
+        ``[model]`` of app.toml.
+    """
+    if isinstance(predictor, Predictor):
+        return compile_model(
+            predictor,
+            frame,
+            asked=told.runtime,
+            tolerance=told.compile_tolerance,
+            thresholds=manifest.thresholds,
+        )
+    return as_it_is(manifest.model_format, asked=told.runtime, tolerance=told.compile_tolerance)
 
 
 def as_it_is(model_format: Format, *, asked: str, tolerance: float) -> Compilation:

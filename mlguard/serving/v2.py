@@ -6,8 +6,9 @@ log and metrics; its answer becomes tensors.  So there is one contract to keep, 
 said of an answer there holds here.
 
 What Clipper's form says in keys is said in outputs: ``output`` (the label), ``score``,
-``default`` and ``query_id``, one value for each row, and ``default`` and
-``default_explanation`` of the whole answer among its parameters.  Errors are ``{"error"}``.
+``default`` and ``query_id``, one value for each row, how sure a version is
+(:mod:`mlguard.serving.v2_rows`), and ``default`` and ``default_explanation`` of the whole answer
+among its parameters.  Errors are ``{"error"}``.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from fastapi.responses import Response
 
 from mlguard.errors import MlguardError, NotFoundError
 from mlguard.serving.inputs import BadRequestError
-from mlguard.serving.v2_rows import input_tensors, output_columns, output_tensors, rows_of
+from mlguard.serving.v2_rows import OUTPUTS, input_tensors, output_tensors, outputs_of, rows_of
 from mlguard.serving.v2_tensors import (
     InferRequest,
     Tensor,
@@ -127,7 +128,7 @@ class V2Routes:
         }
         # An app that nothing serves yet answers its default output to anything.
         document["inputs"] = [] if found is None else input_tensors(found.schema)
-        document["outputs"] = [] if found is None else output_tensors(found.schema)
+        document["outputs"] = _offered(found)
         return _json(document)
 
     async def model_ready(self, app_name: str, version: str | None = None) -> Response:
@@ -169,6 +170,11 @@ class V2Routes:
         found = self._asked(engine.name, version)[1]
         schema = None if found is None else found.schema
         features = () if schema is None else schema.features
+        wanted = [one.name for one in asked.outputs]
+        known = OUTPUTS if found is None else [one["name"] for one in _offered(found)]
+        for name in wanted:
+            if name not in known:
+                raise TensorError(f"no output {name!r}; there are {', '.join(known)}")
         document: dict[str, Any] = {
             key: asked.parameters[key] for key in ("uid", "groups") if key in asked.parameters
         }
@@ -194,9 +200,9 @@ class V2Routes:
             said = dict.fromkeys(one[key] for one in answers if key in one)
             if said:
                 parameters[key] = "; ".join(said)
-        content, length = write_infer(
-            engine.name, reply.version, asked, output_columns(answers, scores, schema), parameters
-        )
+        uncertainty = None if found is None else found.uncertainty
+        outputs = outputs_of(answers, scores, schema, uncertainty, wanted=wanted)
+        content, length = write_infer(engine.name, reply.version, asked, outputs, parameters)
         headers = {
             "X-MLGuard-Version": reply.version,
             "X-MLGuard-Generation": str(reply.generation),
@@ -222,6 +228,11 @@ def _version(engine: AppEngine, name: str | None) -> ServedVersion | None:
     return next((one for one in loaded if one.name == name), None)
 
 
+def _offered(version: ServedVersion | None) -> list[dict[str, Any]]:
+    """Return the outputs that a version has, as its metadata names them."""
+    return [] if version is None else output_tensors(version.schema, version.uncertainty)
+
+
 def _names(engine: AppEngine) -> list[str]:
     """Return the versions that may be asked, the one that answers by itself first."""
     ids = [one for one in (engine.route.active, *engine.route.warm) if one is not None]
@@ -232,7 +243,7 @@ def _header_length(request: Request) -> int | None:
     given = request.headers.get(HEADER_LENGTH)
     if given is None:
         return None
-    if not (given.isascii() and given.isdigit() and len(given) < 20):  # noqa: PLR2004 - int64
+    if not (given.isascii() and given.isdigit() and len(given) < 20):  # int64
         raise TensorError(f"{HEADER_LENGTH} is no number")
     return int(given)
 

@@ -7,27 +7,38 @@ How tensors are rows
 * ``strings``, ``bytes``: one BYTES tensor of shape ``[n]`` or ``[n, 1]``.
 * ``table``: one tensor for each feature, by name; features may be BYTES, BOOL or numbers.  A
   NaN in a floating point tensor is a missing cell.
+
+How sure an answer is
+---------------------
+Where a version says so (``[app] uncertainty``), it has one output more.  ``prediction_set`` is
+BOOL of shape ``[n, classes]``: which classes are in each row's set; its parameters name the
+classes in order.  ``interval`` is FP64 of shape ``[n, 2]``: the bounds.  A default output has an
+empty set, or NaN for its bounds.
 """
 
 from __future__ import annotations
 
 import base64
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from mlguard.serving.answers import as_output
 from mlguard.serving.v2_tensors import FLOATING, Tensor, TensorError
 
 if TYPE_CHECKING:
     from mlguard.config import InputType
     from mlguard.models.schema import Feature, InputSchema
+    from mlguard.models.uncertainty import Uncertainty
 
 _FEATURE_TYPES = {"number": "FP64", "integer": "INT64", "boolean": "BOOL"}
 _ROW_TYPES = {"doubles": "FP64", "floats": "FP32", "ints": "INT64"}
-#: Outputs in their order: the label, its score, whether it is the default, the id of the query.
-OUTPUTS = ("output", "score", "default", "query_id")
+#: Every output there may be, in order: the label, its score, whether it is the default, the id of
+#: the query, how sure the answer is.
+OUTPUTS = ("output", "score", "default", "query_id", "prediction_set", "interval")
+_BOUNDS = 2
 
 
 def rows_of(tensors: Sequence[Tensor], kind: InputType, features: Sequence[Feature]) -> list[Any]:
@@ -58,8 +69,8 @@ def rows_of(tensors: Sequence[Tensor], kind: InputType, features: Sequence[Featu
         if whole is None or len(whole.values) != whole.shape[0]:
             raise TensorError("this app takes one BYTES tensor of shape [n] or [n, 1]")
         return _texts(whole, kind)
-    if whole is not None and kind != "table" and (len(whole.shape) == 2 or len(names) != 1):  # noqa: PLR2004
-        n_columns = whole.shape[1] if len(whole.shape) == 2 else 0  # noqa: PLR2004
+    if whole is not None and kind != "table" and (len(whole.shape) == 2 or len(names) != 1):
+        n_columns = whole.shape[1] if len(whole.shape) == 2 else 0
         wanted = str(len(names) or "features")
         if not n_columns or (names and n_columns != len(names)):
             shape = list(whole.shape)
@@ -101,7 +112,7 @@ def _cells(one: Tensor) -> list[Any]:
     for index, value in enumerate(one.values):
         if value is not None and math.isinf(value):
             raise TensorError(f"{one.name}: value {index} is not finite")
-        cells.append(None if value is None or value != value else value)  # noqa: PLR0124 - NaN
+        cells.append(None if value is None or value != value else value)  # NaN
     return cells
 
 
@@ -122,14 +133,19 @@ def _texts(one: Tensor, kind: str) -> list[str]:
     return texts
 
 
-def output_columns(
-    answers: Sequence[Mapping[str, Any]], scores: Sequence[float | None], schema: InputSchema | None
-) -> dict[str, tuple[str, list[Any]]]:
-    """Return the outputs of an answer by name: datatype and values.
+def outputs_of(
+    answers: Sequence[Mapping[str, Any]],
+    scores: Sequence[float | None],
+    schema: InputSchema | None,
+    uncertainty: Uncertainty | None = None,
+    *,
+    wanted: Collection[str] = (),
+) -> list[Tensor]:
+    """Return the outputs of an answer.
 
     Labels have the datatype that the metadata says; where a default output is among them that
     it cannot carry, they are BYTES: text as it is, anything else as JSON.  ``score`` is there where
-    every row has one.
+    every row has one; where it is wanted by name, rows without one have NaN.
 
     Parameters
     ----------
@@ -138,15 +154,54 @@ def output_columns(
     scores : sequence of float or None
         One for each answer.
     schema : InputSchema or None
-        Of the version that answered.
+        Of the version that answered; None: no version.
+    uncertainty : Uncertainty or None
+        What that version says of how sure it is.
+    wanted : collection of str
+        Outputs that are asked for by name; each one that may be there is there.
     """
-    labels = [one["output"] for one in answers]
-    columns = {"output": _labels(labels, "BYTES" if schema is None else label_type(schema))}
-    if answers and all(score is not None for score in scores):
-        columns["score"] = ("FP64", list(scores))
-    columns["default"] = ("BOOL", [one["default"] for one in answers])
-    columns["query_id"] = ("INT64", [one["query_id"] for one in answers])
-    return columns
+    n = len(answers)
+    labels, kind = [one["output"] for one in answers], "BYTES"
+    if schema is not None:
+        kind = label_type(schema)
+    kind, labels = _labels(labels, kind)
+    found = [Tensor("output", (n,), kind, labels)]
+    if "score" in wanted or (answers and None not in scores):
+        cells = [math.nan if one is None else one for one in scores]
+        found.append(Tensor("score", (n,), "FP64", cells))
+    found.append(Tensor("default", (n,), "BOOL", [one["default"] for one in answers]))
+    found.append(Tensor("query_id", (n,), "INT64", [one["query_id"] for one in answers]))
+    given = None if uncertainty is None else uncertainty.kind
+    if given == "set" or "prediction_set" in wanted:
+        found.append(_sets(answers, uncertainty))
+    if given == "interval" or "interval" in wanted:
+        found.append(_intervals(answers, uncertainty))
+    return found
+
+
+def _sets(answers: Sequence[Mapping[str, Any]], uncertainty: Uncertainty | None) -> Tensor:
+    classes = [] if uncertainty is None else [as_output(one) for one in uncertainty.classes]
+    kept = [one.get("uncertainty", {}).get("set", ()) for one in answers]
+    cells = [label in one for one in kept for label in classes]
+    about = _about(uncertainty)
+    return Tensor("prediction_set", (len(answers), len(classes)), "BOOL", cells, about)
+
+
+def _intervals(answers: Sequence[Mapping[str, Any]], uncertainty: Uncertainty | None) -> Tensor:
+    none = [math.nan] * _BOUNDS
+    found = [one.get("uncertainty", {}).get("interval", none) for one in answers]
+    cells = [float(bound) for bounds in found for bound in bounds]
+    return Tensor("interval", (len(answers), _BOUNDS), "FP64", cells, _about(uncertainty))
+
+
+def _about(uncertainty: Uncertainty | None) -> dict[str, Any]:
+    """Return what has to be known of a set or an interval to read it."""
+    if uncertainty is None:
+        return {}
+    about: dict[str, Any] = {"coverage": uncertainty.coverage}
+    if uncertainty.kind == "set":
+        about["classes"] = [as_output(one) for one in uncertainty.classes]
+    return about
 
 
 def _labels(labels: list[Any], datatype: str) -> tuple[str, list[Any]]:
@@ -188,9 +243,24 @@ def input_tensors(schema: InputSchema) -> list[dict[str, Any]]:
     ]
 
 
-def output_tensors(schema: InputSchema) -> list[dict[str, Any]]:
+def output_tensors(
+    schema: InputSchema, uncertainty: Uncertainty | None = None
+) -> list[dict[str, Any]]:
     """Return what the metadata says of a version's outputs."""
-    types = dict(zip(OUTPUTS, (label_type(schema), "FP64", "BOOL", "INT64"), strict=True))
-    if schema.task == "classification" and len(schema.classes or ()) != 2:  # noqa: PLR2004
+    types = dict(zip(OUTPUTS, (label_type(schema), "FP64", "BOOL", "INT64"), strict=False))
+    if schema.task == "classification" and len(schema.classes or ()) != 2:
         del types["score"]  # of many classes none is the positive one
-    return [{"name": name, "datatype": kind, "shape": [-1]} for name, kind in types.items()]
+    found: list[dict[str, Any]] = [
+        {"name": name, "datatype": kind, "shape": [-1]} for name, kind in types.items()
+    ]
+    if uncertainty is not None:
+        empty = (_sets if uncertainty.kind == "set" else _intervals)([], uncertainty)
+        found.append(
+            {
+                "name": empty.name,
+                "datatype": empty.datatype,
+                "shape": [-1, empty.shape[1]],
+                "parameters": dict(empty.parameters),
+            }
+        )
+    return found

@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 import struct
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
@@ -87,6 +87,7 @@ class Tensor:
     shape: tuple[int, ...]
     datatype: str
     values: list[Any]
+    parameters: Mapping[str, Any] = field(default_factory=dict)
 
 
 def read_infer(body: bytes, header_length: int | None) -> tuple[InferRequest, list[Tensor]]:
@@ -130,7 +131,7 @@ def _count(one: _Input) -> int:
     if one.datatype != "BYTES" and one.datatype not in _CODES:
         known = ", ".join((*_CODES, "BYTES"))
         raise TensorError(f"{one.name}: datatype {one.datatype!r} is none of {known}")
-    if not one.shape or len(one.shape) > 2 or min(one.shape) < 0:  # noqa: PLR2004 - [n, features]
+    if not one.shape or len(one.shape) > 2 or min(one.shape) < 0:
         raise TensorError(f"{one.name}: shape {one.shape} is neither [n] nor [n, m]")
     return math.prod(one.shape)
 
@@ -192,7 +193,7 @@ def write_infer(
     model: str,
     version: str,
     request: InferRequest,
-    columns: Mapping[str, tuple[str, list[Any]]],
+    offered: Sequence[Tensor],
     parameters: Mapping[str, Any],
 ) -> tuple[bytes, int | None]:
     """Return the body of an answer, and the length of its JSON where raw tensors follow.
@@ -203,38 +204,39 @@ def write_infer(
         Who answered.
     request : InferRequest
         Says which outputs are wanted, and in which form.
-    columns : mapping of str to (str, list)
-        Datatype and values of each output.
+    offered : sequence of Tensor
+        The outputs, those that are wanted among them; none wanted: all of them.
     parameters : mapping
         Of the answer.
-
-    Raises
-    ------
-    TensorError
-        If an output is wanted that there is not.
     """
     all_binary = request.parameters.get("binary_data_output") is True
     wanted = {one.name: one.parameters.get("binary_data", all_binary) for one in request.outputs}
-    unknown = [name for name in wanted if name not in columns]
-    if unknown:
-        raise TensorError(f"no output {unknown[0]!r}; there are {', '.join(columns)}")
+    by_name = {one.name: one for one in offered}
+    has_raw = False
     tail = bytearray()
     outputs: list[dict[str, Any]] = []
-    for name in wanted or columns:
-        datatype, values = columns[name]
-        output: dict[str, Any] = {"name": name, "shape": [len(values)], "datatype": datatype}
+    for name in wanted or by_name:
+        tensor = by_name[name]
+        output: dict[str, Any] = {
+            "name": name,
+            "shape": list(tensor.shape),
+            "datatype": tensor.datatype,
+        }
+        said = dict(tensor.parameters)
         if wanted.get(name, all_binary):
-            raw = _raw(datatype, values)
-            output["parameters"] = {"binary_data_size": len(raw)}
+            raw = _raw(tensor.datatype, tensor.values)
+            said["binary_data_size"] = len(raw)
+            has_raw = True
             tail += raw
         else:
-            output["data"] = values
+            output["data"] = tensor.values
+        if said:
+            output["parameters"] = said
         outputs.append(output)
     document: dict[str, Any] = {"model_name": model, "model_version": version}
     if request.id:
         document["id"] = request.id
     head = msgspec.json.encode(document | {"parameters": dict(parameters), "outputs": outputs})
-    has_raw = any("parameters" in output for output in outputs)
     return (head + bytes(tail), len(head)) if has_raw else (head, None)
 
 

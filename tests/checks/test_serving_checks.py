@@ -7,7 +7,10 @@ import pytest
 
 from mlguard.checks.declaration import declare_all, judge
 from mlguard.checks.serving import judge_latency
+from mlguard.checks.serving_budgets import what_serves
 from mlguard.config import LatencyRule
+from mlguard.models.onnx_model import OnnxModel
+from mlguard.models.predictor import Predictor
 from mlguard.pytest_plugin.served import serve_candidate
 from mlguard.results import Verdict
 
@@ -51,6 +54,18 @@ def test_latency_is_measured_in_a_process_of_its_own(judged):
         judged("[gate.serving.latency]\np99_ms = 0.000001\nrows = 400\n")["latency"].verdict
         is Verdict.FAILED
     )
+
+
+def test_latency_is_of_what_will_serve(judged, project):
+    """A pipeline that is compiled is asked compiled; the original, where it is to serve."""
+    found = judged("[gate.serving.latency]\np99_ms = 1000\nrows = 400\n")["latency"]
+    assert found.details["runtime"] == "onnx"
+    assert found.summary.endswith("; compiled to ONNX, as it will serve")
+    runtime, predictor = what_serves(project.subject())
+    assert (runtime, type(predictor.backend)) == ("onnx", OnnxModel)
+    project.settings('[model]\nruntime = "original"\n')
+    runtime, predictor = what_serves(project.subject())
+    assert (runtime, type(predictor)) == ("original", Predictor)
 
 
 def test_latency_is_held_against_its_interval():

@@ -8,9 +8,13 @@ import httpx
 import numpy as np
 import pytest
 import tritonclient.http as triton
+from sklearn.datasets import load_iris
+from sklearn.linear_model import LinearRegression, LogisticRegression
 from tritonclient.utils import InferenceServerException as TritonError
 
+from mlguard.models.linear import reduce_linear
 from mlguard.models.schema import Feature, InputSchema
+from mlguard.models.uncertainty import Uncertainty
 from mlguard.serving.embedded import served
 
 ROWS = np.array([[5.1, 3.5, 1.4, 0.2], [6.7, 3.1, 5.6, 2.4], [5.9, 2.8, 4.3, 1.3]])
@@ -230,6 +234,103 @@ def test_keys_and_labels_of_the_figures(iris, settings_of):
         metrics = httpx.get(f"{base}/metrics").text
         assert 'mlguard_requests_total{app="iris",status="401"} 1.0' in metrics
         assert 'mlguard_requests_total{app="iris",status="200"} 1.0' in metrics
+
+
+# --- how sure an answer is -------------------------------------------------------------------
+
+
+@pytest.fixture
+def unsure(settings_of, bundle_of, doubles, tmp_path):
+    """Serves a model of iris, compiled, that says how sure it is; yields URL and client."""
+
+    def serve(model, target, uncertainty, **app):
+        settings = settings_of(name="iris", app={"slo_ms": 5000, **app})
+        task = "classification" if uncertainty.kind == "set" else "regression"
+        schema = doubles(4, task=task, classes=uncertainty.classes)
+        estimator = model.fit(load_iris().data, target)
+        content = reduce_linear(estimator, schema).to_bytes()
+        bundle = bundle_of(estimator, tmp_path / "model.skops", schema, settings)
+        manifest = bundle.manifest.saying(uncertainty).compiled("linear", content, {})
+        (tmp_path / "compiled").write_bytes(content)
+        return served(settings, manifest.to_json(), tmp_path / "compiled")
+
+    return serve
+
+
+@pytest.mark.parametrize("binary", [True, False])
+def test_a_set_of_classes(unsure, binary):
+    """A boolean matrix that says what Clipper's route says; the metadata names its columns."""
+    names = np.array(["0", "setosa", "true"])  # two of them are sent as the JSON they spell
+    said = Uncertainty("set", 0.9, 0.75, 75, "a" * 64, tuple(names.tolist()))
+    model = LogisticRegression(max_iter=500)
+    with unsure(model, names[load_iris().target], said) as base, asking(base) as client:
+        about = client.get_model_metadata("iris")["outputs"][-1]
+        assert (about["name"], about["datatype"], about["shape"]) == (
+            *("prediction_set", "BOOL"),
+            [-1, 3],
+        )
+        assert about["parameters"] == {"coverage": 0.9, "classes": [0, "setosa", True]}
+        rows = load_iris().data[::10]
+        result = client.infer(
+            "iris",
+            [tensor("x", rows)],
+            outputs=[triton.InferRequestedOutput("prediction_set", binary_data=binary)],
+        )
+        body = {"input_batch": rows.tolist()}
+        plain = httpx.post(f"{base}/iris/predict", json=body).json()["batch_predictions"]
+        everything = client.infer("iris", [tensor("x", rows)])
+    found = result.as_numpy("prediction_set")
+    assert (found.dtype, found.shape) == (np.bool_, (15, 3))
+    wanted = [
+        [label in one["uncertainty"]["set"] for label in about["parameters"]["classes"]]
+        for one in plain
+    ]
+    assert found.tolist() == wanted
+    assert {1, 2} <= set(found.sum(axis=1).tolist())
+    assert everything.as_numpy("prediction_set").tolist() == wanted
+    assert result.get_output("prediction_set")["parameters"]["classes"] == [0, "setosa", True]
+
+
+def test_an_interval(unsure):
+    """Two bounds for each row; NaN for those that got the default output, scores as well."""
+    said = Uncertainty("interval", 0.8, 1.5, 75, "a" * 64)
+    model, target = LinearRegression(), load_iris().data.sum(axis=1)
+    rows = np.array([[0.2, 0.3, 0.4, 0.5], [5, 5, 5, 5]])
+    wanted = [triton.InferRequestedOutput(name) for name in ("interval", "score", "default")]
+    with (
+        unsure(model, target, said, unusual_rows="default", default_output="0") as base,
+        asking(base) as client,
+    ):
+        about = client.get_model_metadata("iris")["outputs"][-1]
+        result = client.infer("iris", [tensor("x", rows)], outputs=wanted)
+        with pytest.raises(TritonError, match="no output 'prediction_set'"):
+            client.infer(
+                "iris",
+                [tensor("x", rows)],
+                outputs=[triton.InferRequestedOutput("prediction_set")],
+            )
+    assert about == {
+        "name": "interval",
+        "datatype": "FP64",
+        "shape": [-1, 2],
+        "parameters": {"coverage": 0.8},
+    }
+    assert result.as_numpy("default").tolist() == [False, True]
+    low, high = result.as_numpy("interval")[0]
+    assert (low, high) == pytest.approx((1.4 - 1.5, 1.4 + 1.5))
+    assert np.isnan(result.as_numpy("interval")[1]).all()
+    assert result.as_numpy("score")[0] == pytest.approx(1.4)
+    assert np.isnan(result.as_numpy("score")[1])
+
+
+def test_without_a_version_nothing_is_sure(settings_of):
+    """What a version had is asked for as before; the answer is the default all the same."""
+    wanted = [triton.InferRequestedOutput(name) for name in ("output", "interval", "score")]
+    with served(settings_of(name="app"), None) as base, asking(base) as client:
+        result = client.infer("app", [tensor("x", ROWS)], outputs=wanted)
+    assert result.as_numpy("output").tolist() == [b"None"] * 3
+    assert np.isnan(result.as_numpy("interval")).all()
+    assert np.isnan(result.as_numpy("score")).all()
 
 
 # --- bodies that no client would send --------------------------------------------------------
