@@ -116,6 +116,8 @@ def collect_registry(registry: Registry, *, dry_run: bool) -> Upkept:
         "archived": "archived: newer versions to go back to are kept",
         "orphan": "bytes that no version names, older than a day",
         "bytes": "bytes of a version that was archived more than a week ago",
+        "leftover": "part of a file whose storing was cut off",
+        "copy": "local copy of bytes that neither serve nor may be gone back to",
     }
     items = []
     for one in done:

@@ -8,8 +8,10 @@ store holds immutable bytes named by their SHA-256.  :class:`Registry` is the fa
 ``records``               what is handed out
 ``tables``, ``migrations``  the schema
 ``database``              engines, transactions, errors
+``upgrading``             an older schema becomes the present one, when nobody is deploying
 ``liveness``              who owns a lease, and whether that process is still there
 ``artifacts``             bytes by digest: in a folder (``blobs``) or elsewhere (``bucket``)
+``incoming``              files on their way there, and what was left of them
 ``audit``                 the hash-chained trail
 ``apps``                  what serves: the pointer and what hangs on it
 ``versions``              registration, states without traffic, evidence, references

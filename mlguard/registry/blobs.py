@@ -12,13 +12,13 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
 from mlguard.errors import RegistryError
+from mlguard.registry.incoming import incoming
 
 _CHUNK = 1 << 20
 
@@ -52,6 +52,16 @@ class Blobs(Protocol):
 
     def stored(self) -> list[Stored]:
         """Return every stored name, sorted."""
+
+    @property
+    def workplace(self) -> Path:
+        """The local folder in which files are put together."""
+
+    def copies(self) -> list[Stored]:
+        """Return the local copies of what lies elsewhere, and when each was last handed out."""
+
+    def forget(self, name: str) -> None:
+        """Remove the local copy of a name; the store keeps its bytes."""
 
 
 class Folder:
@@ -113,11 +123,30 @@ class Folder:
 
     def stored(self) -> list[Stored]:
         """Return every stored name, sorted."""
-        found = []
-        for path in self.root.glob("[0-9a-f][0-9a-f]/*"):
+        return files_in(self.root)
+
+    @property
+    def workplace(self) -> Path:
+        """The local folder in which files are put together."""
+        return self.root
+
+    def copies(self) -> list[Stored]:
+        """Return nothing: what is handed out is the stored file itself."""
+        return []
+
+    def forget(self, name: str) -> None:
+        """Do nothing: there is no copy."""
+
+
+def files_in(root: Path) -> list[Stored]:
+    """Return the named files of a folder, sorted, each with the time of its last change."""
+    found = []
+    for path in root.glob("[0-9a-f][0-9a-f]/*"):
+        # Somebody else may be tidying up as well.
+        with contextlib.suppress(FileNotFoundError):
             status = path.stat()
             found.append(Stored(path.name, status.st_size, status.st_mtime))
-        return sorted(found)
+    return sorted(found)
 
 
 def place_of(root: Path, name: str) -> Path:
@@ -140,23 +169,18 @@ def private_copy(source: Path, folder: Path) -> Iterator[tuple[Path, str]]:
     RegistryError
         If it cannot be written.
     """
-    temporary: str | None = None
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        descriptor, temporary = tempfile.mkstemp(dir=folder, prefix=".incoming-")
-        with source.open("rb") as stream, os.fdopen(descriptor, "wb") as target:
-            name = _copied(stream, target)
-            target.flush()
-            os.fsync(target.fileno())
-        yield Path(temporary), name
+        with incoming(folder) as copy:
+            with source.open("rb") as stream, copy.open("wb") as target:
+                name = _copied(stream, target)
+                target.flush()
+                os.fsync(target.fileno())
+            yield copy, name
     except OSError as error:
         raise RegistryError(
             f"cannot store an artifact in {folder}: {error}",
             hint="the folder must be writable and have free space; nothing was registered",
         ) from error
-    finally:
-        if temporary is not None:
-            Path(temporary).unlink(missing_ok=True)
 
 
 def _copied(source: BinaryIO, target: BinaryIO) -> str:

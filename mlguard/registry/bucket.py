@@ -16,9 +16,9 @@ What a folder gives for nothing has to be earned here:
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
-import tempfile
 import time
 from collections.abc import Callable
 from datetime import datetime
@@ -26,7 +26,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from mlguard.errors import ConfigError, RegistryError
-from mlguard.registry.blobs import Stored, digest_of, place_of, private_copy
+from mlguard.registry.blobs import Stored, digest_of, files_in, place_of, private_copy
+from mlguard.registry.incoming import incoming
 
 #: How often a request is made before it is an outage, and seconds before the second one.
 TRIES = 5
@@ -133,8 +134,12 @@ class Bucket:
     def path(self, name: str) -> Path | None:
         """Return a verified local copy of a name's bytes; None where the store has none."""
         local = place_of(self.cache, name)
-        if local.is_file() and digest_of(local) == name:
-            return local
+        # Not there, not readable, or taken away in this moment: fetched anew.
+        with contextlib.suppress(OSError):
+            if digest_of(local) == name:
+                # Whoever tidies up leaves alone what somebody has just been given.
+                os.utime(local)
+                return local
         return self._download(name)
 
     def _download(self, name: str) -> Path | None:
@@ -143,31 +148,27 @@ class Bucket:
         A body with another digest is asked for again, like one that broke off: what passes is
         trouble on the way, what stays is trouble in the store.
         """
-        self.cache.mkdir(parents=True, exist_ok=True)
-        descriptor, temporary = tempfile.mkstemp(dir=self.cache, prefix=".incoming-")
-        os.close(descriptor)
-        incoming = Path(temporary)
+        with incoming(self.cache) as fetched:
 
-        def fetch() -> None:
-            self._files.get_file(self._key(name), str(incoming))
+            def fetch() -> None:
+                self._files.get_file(self._key(name), str(fetched))
 
-        try:
             for _ in range(TRIES):
                 try:
                     self._tried("read", fetch)
                 except FileNotFoundError:
                     return None
-                if digest_of(incoming) == name:
-                    return self._keep(incoming, name)
-            return None
-        finally:
-            incoming.unlink(missing_ok=True)
+                if digest_of(fetched) == name:
+                    return self._keep(fetched, name)
+        return None
 
-    def _keep(self, incoming: Path, name: str) -> Path:
+    def _keep(self, fetched: Path, name: str) -> Path:
         local = place_of(self.cache, name)
         local.parent.mkdir(parents=True, exist_ok=True)
-        incoming.chmod(0o444)
-        incoming.replace(local)
+        fetched.chmod(0o444)
+        # What took long to store is as young as what was just read.
+        os.utime(fetched)
+        fetched.replace(local)
         return local
 
     def exists(self, name: str) -> bool:
@@ -180,7 +181,7 @@ class Bucket:
 
     def delete(self, name: str) -> bool:
         """Remove a name, its copy too; return whether the store had it."""
-        place_of(self.cache, name).unlink(missing_ok=True)
+        self.forget(name)
         if not self.exists(name):
             return False
         self._tried("delete", lambda: self._files.rm_file(self._key(name)))
@@ -202,6 +203,19 @@ class Bucket:
             if len(name) == hashlib.sha256().digest_size * 2:
                 names.append(Stored(name, int(info.get("size") or 0), _modified(info)))
         return sorted(names)
+
+    @property
+    def workplace(self) -> Path:
+        """The local folder in which files are put together."""
+        return self.cache
+
+    def copies(self) -> list[Stored]:
+        """Return the local copies, and when each was last handed out."""
+        return files_in(self.cache)
+
+    def forget(self, name: str) -> None:
+        """Remove the local copy of a name; the store keeps its bytes."""
+        place_of(self.cache, name).unlink(missing_ok=True)
 
 
 def _modified(info: dict[str, Any]) -> float | None:

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
+import time
 import urllib.parse
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -45,8 +46,6 @@ NETWORK_FILE_SYSTEMS = frozenset(
 )  # fmt: skip
 
 _WRITES = "mlguard_writes"
-# Any constant that no other program is likely to lock: "mlguard" in ASCII.
-_MIGRATION_LOCK = 0x6D6C6775617264
 
 
 def to_text(document: Any) -> str:
@@ -197,11 +196,19 @@ class Database:
 
     # --- opening -------------------------------------------------------------------------
 
-    def prepare(self) -> None:
+    def prepare(self, *, clock: Callable[[], float] = time.time) -> None:
         """Create the database or bring its schema up to date; cheap when it is current.
+
+        Parameters
+        ----------
+        clock : callable
+            The time in seconds since the epoch, by which the leases end that a change of the
+            schema waits for.
 
         Raises
         ------
+        ConflictError
+            If an older mlguard is deploying something, and goes on doing so.
         ConfigError
             If the file lies on a network file system.
         UsageError
@@ -220,7 +227,10 @@ class Database:
                 f"{REVISIONS[-1]!r} and older",
                 hint="a newer mlguard has been here: upgrade this one",
             )
-        self._upgrade()
+        # Imported here: a registry that is current needs none of it.
+        from mlguard.registry.upgrading import upgrade
+
+        upgrade(self, clock=clock)
 
     def _make_file(self, path: Path) -> None:
         if path.is_file() and path.stat().st_size:
@@ -272,34 +282,19 @@ class Database:
 
     def revision(self) -> str | None:
         """Return the schema's revision as it stands; None: there is none.  Changes nothing."""
-        if self.path is not None:
-            # Asked without the engine: its reading transaction would need the WAL's files.
-            present = "SELECT name FROM sqlite_master WHERE name = 'alembic_version'"
-        else:
-            present = "SELECT to_regclass('alembic_version')"
         with self.read() as connection:
-            if connection.execute(text(present)).scalar() is None:
+            if not self.has_table(connection, "alembic_version"):
                 return None
             found = connection.execute(text("SELECT version_num FROM alembic_version")).scalar()
         return None if found is None else str(found)
 
-    def _upgrade(self) -> None:
-        # Imported here: alembic costs more than everything else a current registry needs.
-        from alembic import command
-        from alembic.config import Config
-
-        config = Config()
-        config.set_main_option("script_location", "mlguard.registry:migrations")
-        config.set_main_option("path_separator", "os")
-        with self.write() as connection:
-            if self.path is None:
-                connection.execute(
-                    text("SELECT pg_advisory_xact_lock(:key)"), {"key": _MIGRATION_LOCK}
-                )
-            # Somebody else may have done it while this process waited for the lock; alembic
-            # finds the revision inside the transaction and then does nothing.
-            config.attributes["connection"] = connection
-            command.upgrade(config, "head")
+    def has_table(self, connection: Connection, name: str) -> bool:
+        """Return whether the schema has a table."""
+        if self.path is not None:
+            query = "SELECT name FROM sqlite_master WHERE type = 'table' AND name = :name"
+        else:
+            query = "SELECT to_regclass(CAST(:name AS text))"
+        return connection.execute(text(query), {"name": name}).scalar() is not None
 
     # --- transactions --------------------------------------------------------------------
 

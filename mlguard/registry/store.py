@@ -104,11 +104,13 @@ class Registry(Stepping, Rollback, Reconcile, Observations, Upkeep):
             If the settings name a database that cannot hold a registry.
         UsageError
             If a newer mlguard has changed the schema.
+        ConflictError
+            If the schema is an older one, and somebody is deploying by it.
         RegistryError
             If the database cannot be reached.
         """
         database = Database(project.registry_url, remains=lambda: _remains(project))
-        database.prepare()
+        database.prepare(clock=clock)
         email = project.notify.email
         recipients = recipients_of(project)
         sender = email.sender if email is not None else ""

@@ -3,7 +3,9 @@
 Verifying reads every byte and every fact and changes nothing.  Repairing puts back identical
 bytes and nothing else: a BROKEN version becomes REGISTERED and must pass its gate again.
 Collecting archives standbys that are too old to go back to (T15), removes bytes that no version
-names after a day, and those of archived versions after a week.
+names after a day, and those of archived versions after a week.  On the machine where it is asked
+for it also removes what killed processes left half stored, and local copies of remote bytes that
+neither serve nor may be gone back to.
 """
 
 from __future__ import annotations
@@ -18,7 +20,9 @@ from sqlalchemy import Connection, select, text
 from mlguard.errors import IntegrityError
 from mlguard.models.bundle import stored_sha256
 from mlguard.registry.blobs import Stored, digest_of
-from mlguard.registry.lifecycle import Command, State
+from mlguard.registry.incoming import left_behind
+from mlguard.registry.lifecycle import ACTIVE, CANDIDATE, Command, State
+from mlguard.registry.liveness import LEASE_S
 from mlguard.registry.records import Event, Version
 from mlguard.registry.tables import chain, incidents, versions
 from mlguard.registry.versions import KEPT_STANDBYS, Versions
@@ -27,6 +31,8 @@ from mlguard.registry.versions import KEPT_STANDBYS, Versions
 ORPHAN_S = 86400.0
 #: Seconds for which the bytes of an archived version are kept.
 ARCHIVED_S = 7 * 86400.0
+#: States in which a version's bytes are loaded, may be any moment, or are being judged.
+_COPIED = ACTIVE | CANDIDATE | {State.STANDBY, State.REGISTERED, State.VERIFIED}
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,10 +63,11 @@ class Collected:
     Attributes
     ----------
     kind : str
-        ``"archived"`` (a standby), ``"orphan"`` (bytes nobody names) or ``"bytes"`` (those of
-        an archived version).
+        ``"archived"`` (a standby), ``"orphan"`` (bytes nobody names), ``"bytes"`` (those of
+        an archived version), ``"leftover"`` (a file that a killed process was writing) or
+        ``"copy"`` (a local one of bytes that are stored elsewhere).
     name : str
-        The version as ``app version``, or the digest.
+        The version as ``app version``, the digest, or the file's name.
     size : int
         Bytes that it frees.
     """
@@ -232,7 +239,30 @@ class Upkeep(Versions):
                 continue
             if dry_run or self._removed(blob, now):
                 done.append(Collected(kind, blob.name, blob.size))
-        return done
+        left = left_behind(self.artifacts.blobs.workplace, now, remove=not dry_run)
+        done += [Collected("leftover", name, size) for name, size in left]
+        return done + self._forgotten_copies(now, dry_run=dry_run)
+
+    def _forgotten_copies(self, now: float, *, dry_run: bool) -> list[Collected]:
+        """Remove the local copies that nobody was given lately and no traffic may need."""
+        blobs = self.artifacts.blobs
+        copies = [one for one in blobs.copies() if one.at is None or now - one.at > LEASE_S]
+        if not copies:
+            return []
+        opened = self.database.read() if dry_run else self.database.write()
+        with opened as connection:
+            if not dry_run:
+                # Nothing is staged while this lasts; what is staged after it is fetched anew.
+                self._lock_chain(connection)
+            named = connection.execute(
+                select(versions.c.manifest).where(versions.c.state.in_(_COPIED))
+            ).scalars()
+            needed = {name for one in named for name in stored_sha256(json.loads(one))}
+            gone = [one for one in copies if one.name not in needed]
+            if not dry_run:
+                for one in gone:
+                    blobs.forget(one.name)
+        return [Collected("copy", one.name, one.size) for one in gone]
 
     def _archive_old(self, *, dry_run: bool) -> list[Collected]:
         done = []
@@ -282,10 +312,15 @@ class Upkeep(Versions):
     def _removed(self, blob: Stored, now: float) -> bool:
         with self.database.write() as connection:
             # Whoever registers these bytes now waits, and looks for them once more afterwards.
-            connection.execute(select(chain.c.id).where(chain.c.id == 1).with_for_update())
+            self._lock_chain(connection)
             if self._collectable(blob, now, connection) is None:
                 return False
             return self.artifacts.delete(blob.name)
+
+    @staticmethod
+    def _lock_chain(connection: Connection) -> None:
+        """Let nobody write an event until this transaction ends."""
+        connection.execute(select(chain.c.id).where(chain.c.id == 1).with_for_update())
 
 
 def _contradiction(version: Version, registered: Event | None) -> str:

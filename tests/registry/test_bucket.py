@@ -6,6 +6,7 @@ and no listing where anybody waits.
 
 import hashlib
 import http.client
+import os
 import socket
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -216,6 +217,49 @@ def test_missing_bytes_are_an_integrity_error(store, model, tmp_path):
     with pytest.raises(IntegrityError, match="is missing"):
         store.get(name)
     assert store.blobs.stored() == []
+
+
+@pytest.fixture
+def remote(s3, make_sqlite, tmp_path, request):
+    """A registry whose artifacts lie in the bucket, and the folder of their local copies."""
+    house = make_sqlite(tmp_path / "house")
+    s3.faults.clear()
+    house.registry.artifacts = ArtifactStore(
+        f"s3://models/{request.node.name[:40]}", tmp_path / "cache"
+    )
+    yield house, tmp_path / "cache"
+    house.registry.close()
+
+
+def test_local_copies_that_no_traffic_may_need_go(remote, s3):
+    """What serves, may be gone back to or was just handed out stays; the bucket keeps all."""
+    house, cache = remote
+    for content in ("one", "two"):
+        house.deploy(content)
+    refused = house.passed("three")
+    names = {one.name: one.manifest["model_sha256"] for one in house.registry.versions("iris")}
+    copies = {one.name for one in house.registry.artifacts.blobs.copies()}
+    assert copies == set(names.values())
+    for path in cache.glob("*/*"):
+        os.utime(path, (house.clock() - 31,) * 2)
+    # Handed out a moment ago, by the clock of the file system.
+    house.registry.artifacts.get(names["v3"])
+    assert house.registry.collect() == []
+    os.utime(cache / names["v3"][:2] / names["v3"], (house.clock() - 31,) * 2)
+    left = cache / ".incoming-killed"
+    left.write_bytes(b"half")
+    os.utime(left, (house.clock() - 31,) * 2)
+    would = [(one.kind, one.name) for one in house.registry.collect(dry_run=True)]
+    assert would == [("leftover", left.name), ("copy", names["v3"])]
+    assert left.exists()
+    assert [(one.kind, one.name) for one in house.registry.collect()] == would
+    assert {path.name for path in cache.glob("*/*")} == {names["v1"], names["v2"]}
+    assert not left.exists()
+    s3.seen.clear()
+    house.deploy("three", supersede=True)
+    assert "GET" in s3.seen
+    assert refused.digest == house.registry.app("iris").active.digest
+    assert house.registry.verify() == []
 
 
 @pytest.mark.soak

@@ -1,7 +1,11 @@
 """Verify, repair, collect: what is found, what is put back, what is taken away."""
 
 import os
+import signal
 import sqlite3
+import subprocess
+import sys
+import time
 
 import pytest
 
@@ -175,3 +179,58 @@ def test_old_standbys_are_archived_and_their_bytes_go_a_week_later(house):
     assert blob_of(house, "v3").exists()
     assert house.registry.verify() == []
     house.check()
+
+
+# --- what killed processes leave ---------------------------------------------------------
+
+STORER = """
+import sys
+from pathlib import Path
+from mlguard.registry.blobs import private_copy
+with private_copy(Path(sys.argv[2]), Path(sys.argv[1])):
+    pass
+"""
+
+
+HALF = b"m" * (3 << 19)
+
+
+@pytest.fixture
+def storing(sqlite_house, tmp_path):
+    """A process in the middle of storing a file: half of it is there, the rest never comes."""
+    pipe = tmp_path / "model"
+    os.mkfifo(pipe)
+    root = sqlite_house.registry.artifacts.blobs.root
+    process = subprocess.Popen([sys.executable, "-c", STORER, str(root), str(pipe)])
+    try:
+        # A MiB at a time is read, and written.
+        with pipe.open("wb", buffering=0) as stream:
+            stream.write(HALF)
+            deadline = time.monotonic() + 60
+            while not any(one.stat().st_size for one in root.glob(".incoming-*")):
+                assert process.poll() is None
+                assert time.monotonic() < deadline
+            (part,) = root.glob(".incoming-*")
+            yield process, part
+    finally:
+        process.kill()
+        process.wait()
+
+
+def test_what_a_killed_process_left_half_stored_goes(sqlite_house, storing):
+    """Never while it is in use, however long nothing was written; nor before a lease is over."""
+    process, part = storing
+    registry = sqlite_house.registry
+    os.utime(part, (sqlite_house.clock() - DAY,) * 2)
+    assert registry.collect() == []
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    os.utime(part, (sqlite_house.clock() - 29,) * 2)
+    assert registry.collect() == []
+    os.utime(part, (sqlite_house.clock() - 31,) * 2)
+    (would,) = registry.collect(dry_run=True)
+    assert (would.kind, would.name, would.size) == ("leftover", part.name, 1 << 20)
+    assert part.exists()
+    assert registry.collect() == [would]
+    assert not part.exists()
+    assert registry.collect() == []
