@@ -58,7 +58,7 @@ class Follower:
     operation : Operation
         One's own; its version is staged.
     version : Version
-    progress, clock, sleep : callable
+    progress, elapsed, sleep : callable
         As those of the deployment.
     """
 
@@ -67,7 +67,7 @@ class Follower:
     operation: Operation
     version: Version
     progress: Callable[[str], None]
-    clock: Callable[[], float]
+    elapsed: Callable[[], float]
     sleep: Callable[[float], None]
     _told: str = ""
     _reached: str | float = ""
@@ -94,15 +94,15 @@ class Follower:
         return self._ending()
 
     def _wait(self, rolling: Rolling | None) -> None:
-        beaten = began = self.clock()
+        beaten = began = self.elapsed()
         step = -1
         while rolling is not None and rolling.operation.id == self.operation.id:
-            now, at = self.clock(), rolling.operation
+            now, at = self.elapsed(), rolling.operation
             if at.step != step:
                 step, began = at.step, now
                 self._reached = at.steps[step]
             self._tell(rolling, waited_s=now - began)
-            if abs(now - beaten) >= BEAT_S:
+            if now - beaten >= BEAT_S:
                 beaten = now
                 if not self._still_ours(at):
                     return

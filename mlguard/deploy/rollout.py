@@ -90,8 +90,12 @@ class Rollout:
         Where it is decided and recorded.
     progress : callable
         Told in one line what is going on.
-    clock, sleep : callable
-        Time; handed in so that tests need none.
+    clock : callable
+        Seconds since the epoch: how old evidence is.
+    elapsed : callable
+        Seconds that nobody can set: how long servers are waited for.
+    sleep : callable
+        Pauses for some seconds.  Handed in, as the clocks, so that tests need no time.
     """
 
     def __init__(
@@ -102,6 +106,7 @@ class Rollout:
         *,
         progress: Progress = lambda _: None,
         clock: Callable[[], float] = time.time,
+        elapsed: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self.project = project
@@ -109,6 +114,7 @@ class Rollout:
         self.registry = registry
         self.progress = progress
         self.clock = clock
+        self.elapsed = elapsed
         self.sleep = sleep
 
     @property
@@ -419,23 +425,28 @@ class Rollout:
             operation=operation,
             version=version,
             progress=self.progress,
-            clock=self.clock,
+            elapsed=self.elapsed,
             sleep=self.sleep,
         ).follow(reason)
 
     def _load_everywhere(self, operation: Operation, version: Version) -> None:
         timeout = self.settings.rollout.load_timeout
-        deadline = self.clock() + timeout
+        beaten = self.elapsed()
+        deadline = beaten + timeout
         while waiting := self._not_loaded(version):
             self.progress(f"loading {version.name} on {', '.join(waiting)}")
-            if self.clock() > deadline:
+            now = self.elapsed()
+            if now > deadline:
                 raise PendingError(
                     f"{', '.join(waiting)} did not load {version.name} within "
                     f"{duration(timeout)}; nothing was switched",
                     hint=f"look at the server's log, then: mlguard deploy {self.app}",
                     app=self.app,
                 )
-            self._pause(operation)
+            if now - beaten >= BEAT_S:
+                beaten = now
+                self.registry.beat(operation)
+            self.sleep(POLL_S)
 
     def _not_loaded(self, version: Version) -> list[str]:
         waiting = []
@@ -451,20 +462,14 @@ class Rollout:
                 waiting.append(server.id)
         return waiting
 
-    def _pause(self, operation: Operation) -> None:
-        self.sleep(POLL_S)
-        current = self.registry.operation(self.app)
-        if current is not None and self.clock() - current.beat_at > BEAT_S:
-            self.registry.beat(operation)
-
     def _wait_until_served(self, state: AppState) -> None:
-        deadline = self.clock() + self.settings.rollout.load_timeout
+        deadline = self.elapsed() + self.settings.rollout.load_timeout
         while behind := [
             server.id
             for server in self.registry.live_servers()
             if server.observed.get(self.app, 0) < state.generation
         ]:
-            if self.clock() > deadline:
+            if self.elapsed() > deadline:
                 raise PendingError(
                     f"promoted, but {', '.join(behind)} does not serve generation "
                     f"{state.generation} yet",
@@ -494,13 +499,13 @@ class Rollout:
         ]
 
     def _wait_until_confirmed(self, version: Version) -> AppState:
-        deadline = self.clock() + self.settings.rollout.bake + 60
+        deadline = self.elapsed() + self.settings.rollout.bake + 60
         while True:
             now = self.registry.version_by_id(version.id)
             state = self.registry.app(self.app)
             if now is None or now.state is not State.BAKING:
                 return state
-            if self.clock() > deadline:
+            if self.elapsed() > deadline:
                 raise PendingError(
                     f"{version.name} serves but is not confirmed yet",
                     hint="the monitors confirm it: is `mlguard serve` running?",

@@ -3,7 +3,7 @@
 import pytest
 
 from mlguard.deploy.rollout import Rollout
-from mlguard.errors import ModelRunError, PendingError
+from mlguard.errors import ConflictError, ModelRunError, PendingError
 from mlguard.registry import State
 
 
@@ -19,6 +19,7 @@ def staging(world):
         world.settings,
         world.registry,
         clock=world.clock,
+        elapsed=world.clock,
         sleep=lambda _: world.clock.advance(5.0),
     )
     return world, rollout, world.registry.begin("loan", second.id), second
@@ -58,6 +59,32 @@ def test_a_server_that_says_nothing_is_waited_for_and_then_named(staging):
         rollout._stage(operation, second)
     assert unchanged(world)
     assert world.registry.version_by_id(second.id).state is State.STANDBY  # as it was before
+
+
+@pytest.mark.parametrize("jump_s", [86400.0, -86400.0])
+def test_a_clock_that_jumps_changes_no_wait(staging, jump_s):
+    """A day either way while servers load: waited for as long as ever, its lease kept meanwhile."""
+    world, rollout, operation, second = staging
+    timeout = world.settings.rollout.load_timeout
+    passed = [0.0]
+    hello(world)
+
+    def sleep(_):
+        passed[0] += 5.0
+        world.clock.advance(5.0 + (jump_s if len(passed) == 1 else 0.0))
+        passed.append(passed[0])
+        hello(world)
+        if len(passed) > 3:
+            # Somebody else finds it alive, by the clock as it is now.
+            with pytest.raises(ConflictError, match="has been running"):
+                world.registry.begin("loan", second.id)
+
+    rollout.elapsed = lambda: passed[0]
+    rollout.sleep = sleep
+    with pytest.raises(PendingError, match="s1 did not load v2"):
+        rollout._stage(operation, second)
+    assert timeout < passed[0] <= timeout + 10.0
+    assert unchanged(world)
 
 
 def test_an_interruption_leaves_no_candidate(staging):

@@ -271,7 +271,7 @@ def follow(world, one, act):
         operation=one,
         version=world.registry.version_by_id(one.version_id),
         progress=said.append,
-        clock=world.clock,
+        elapsed=world.clock,
         sleep=sleep,
     )
     return follower.follow("try it"), said

@@ -764,6 +764,40 @@ def test_a_lease_written_by_a_clock_that_went_back_is_void(house):
     assert house.states() == {"v1": State.PASSED, "v2": State.STAGED}
 
 
+@pytest.mark.parametrize("jump_s", [86400.0, -86400.0])
+def test_a_clock_that_jumps_a_day_moves_nothing(house, jump_s):
+    """In mid-deployment and mid-watch: same pointer, same bake; who beats goes on, and serves."""
+    registry = house.registry
+    house.deploy("one")
+    house.clock.advance(60)
+    house.deploy("two", confirm=False)
+    registry.note_baked("iris", 2, 5.0)
+    registry.server_hello("s1", host="h", pid=1, url="")
+    assert registry.lease("monitors", "s1", 10)
+    operation = house.staged(house.passed("three"), supersede=True)
+    loaded = {"observed": {"iris": 2}, "loaded": [operation.version_id], "failed": {}}
+    registry.server_beat("s1", **loaded)
+    before = house.states()
+
+    house.clock.advance(jump_s)
+    assert house.states() == before
+    assert registry.note_baked("iris", 2, 5.0) == 10.0
+    # Whoever gives a sign of life has it believed at once.
+    registry.beat(operation)
+    assert registry.server_beat("s1", **loaded)
+    assert registry.lease("monitors", "s1", 10)
+    assert not registry.lease("monitors", "s2", 10)
+    assert registry.reconcile() == []
+    with pytest.raises(ConflictError, match="has been running"):
+        registry.begin("iris", house.passed("four").id)
+    assert registry.promote(operation, reason="deployed").generation == 3
+    assert [one.id for one in registry.live_servers()] == ["s1"]
+    assert registry.rollback("iris", automatic=True, reason="bad").active.name == "v1"
+    assert registry.automatic_moves("iris")
+    assert registry.verify() == []
+    house.check()
+
+
 def test_documents_are_strict_json(house):
     """NaN is refused before anything is written."""
     house.deploy("one")
