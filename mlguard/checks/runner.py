@@ -42,7 +42,6 @@ _ENVIRONMENT = {
     "DO_NOT_TRACK": "1",
     "ORT_DISABLE_TELEMETRY": "1",
     "GX_ANALYTICS_ENABLED": "false",
-    "PYTHONDONTWRITEBYTECODE": "1",
     "PYTHONUTF8": "1",
     "MPLBACKEND": "Agg",
 }

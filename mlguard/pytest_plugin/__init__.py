@@ -8,6 +8,7 @@ inside one is in :mod:`mlguard.pytest_plugin.session`, :mod:`~mlguard.pytest_plu
 
 from __future__ import annotations
 
+from collections.abc import Generator
 from pathlib import Path
 
 import pytest
@@ -41,6 +42,18 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         metavar="DIR",
         help="list the rows that broke a check by their id in this folder",
     )
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_load_initial_conftests(early_config: pytest.Config) -> Generator[None, object, object]:
+    """Leave the project's folder as it is where this run is a gate's."""
+    if not early_config.known_args_namespace.mlguard_results:
+        return (yield)
+    from mlguard.pytest_plugin.byte_code import TidyCollection, none_written
+
+    early_config.pluginmanager.register(TidyCollection(), "mlguard-tidy-collection")
+    with none_written():
+        return (yield)
 
 
 def pytest_configure(config: pytest.Config) -> None:
