@@ -269,6 +269,19 @@ class Step(str):
         return step
 
 
+def inert(line: str) -> str:
+    """Return a line that a CI runner takes for no command, wherever its text is from.
+
+    A runner trims blanks before it looks for two colons.
+
+    Examples
+    --------
+    >>> inert("  ::error::boo"), inert("a::b")
+    ('  : :error::boo', 'a::b')
+    """
+    return line.replace("::", ": :", 1) if line.lstrip().startswith("::") else line
+
+
 def listed(names: Sequence[str], limit: int = 5) -> str:
     """Write names as a list that does not get long.
 

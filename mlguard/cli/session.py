@@ -208,7 +208,9 @@ def session(
             hint="this is a bug of mlguard or a broken dependency; nothing was decided",
         )
         if not run.json:
-            traceback.print_exc()
+            from mlguard.cli.terminal import harmless
+
+            sys.stderr.write(f"{harmless(traceback.format_exc())}\n")
         _failure(run, bug)
         run.end(bug.exit_code)
     raise typer.Exit(run.exit_code)

@@ -75,7 +75,7 @@ class Steps:
         if bar is not None:
             self._begin(bar, title, lines)
 
-    def _begin(self, bar: Progress, text: str, total: int | None) -> None:
+    def _begin(self, bar: Progress, text: str, total: int | None) -> TaskID:
         """Draw another bar in the place of the one there was; its clock goes on."""
         if self._task is not None:
             bar.remove_task(self._task)
@@ -84,6 +84,7 @@ class Steps:
         if self._began is None:
             self._began = task.start_time
         task.start_time = self._began
+        return self._task
 
     def __call__(self, text: str) -> None:
         """Say that a step is done or under way."""
@@ -99,13 +100,12 @@ class Steps:
         if self._lines is not None:
             bar.update(task, description=shown, advance=1)
             return
-        total = text.total if isinstance(text, wording.Step) else None
-        if total != bar.tasks[0].total:
-            self._begin(bar, shown, total)
+        done, total = 0, None
         if isinstance(text, wording.Step):
-            bar.update(self._task or task, description=shown, completed=text.done)
-        else:
-            bar.update(self._task or task, description=shown)
+            done, total = text.done, text.total
+        if total != bar.tasks[0].total:
+            task = self._begin(bar, shown, total)
+        bar.update(task, description=shown, completed=done)
 
 
 def draws_bars() -> bool:
@@ -172,9 +172,8 @@ class Terminal:
 def plain(line: Line) -> str:
     """Return a line without its styles."""
     text = line if isinstance(line, str) else "".join(part for part, _ in line)
-    shown = wording.printable(text, LONGEST).rstrip()
-    # A CI runner takes a line that starts so for a command, and data may wrap to such a line.
-    return shown.replace("::", ": :", 1) if shown.lstrip().startswith("::") else shown
+    # Data may wrap so that a line begins like a command.
+    return wording.inert(wording.printable(text, LONGEST).rstrip())
 
 
 def harmless(text: str) -> str:

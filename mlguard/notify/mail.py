@@ -36,7 +36,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from mlguard.errors import UsageError
 from mlguard.notify.notice import Notice, without_secrets, without_small_groups
 from mlguard.results import finite_or_none
-from mlguard.wording import ago, duration, moment, printable
+from mlguard.wording import ago, duration, inert, moment, printable
 
 if TYPE_CHECKING:
     import jinja2
@@ -252,7 +252,8 @@ def text_part(notice: Notice, pictures: Sequence[str], now: float) -> str:
         "\n".join([title, *(_fill(one, 2) for one in told)]) for title, told in sections if told
     ]
     blocks.append(f"-- \n{_footer(notice, now)}")
-    return "\n\n".join(blocks) + "\n"
+    lines = "\n\n".join(blocks).split("\n")
+    return "\n".join(map(inert, lines)) + "\n"
 
 
 def _text_table(notice: Notice) -> str:

@@ -72,7 +72,9 @@ def printable_values(value: Any) -> Any:
 
 def md(text: str) -> str:
     """Return text that Markdown reads as text."""
-    return re.sub(r"([\\`*_{}\[\]<>#|~&!])", r"\\\1", text)
+    text = re.sub(r"([\\`*_{}\[\]<>#|~&!])", r"\\\1", text)
+    # A line that begins with two colons is a command to a CI runner that prints it.
+    return re.sub(r"\A(\s*)::", r"\1\\::", text)
 
 
 def md_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -8,6 +8,8 @@ import subprocess
 import sys
 
 import pytest
+from rich.console import Console
+from rich.progress import Progress
 
 from mlguard.cli.terminal import WIDTH, Steps, Terminal
 from mlguard.wording import Step
@@ -19,19 +21,19 @@ COLOURED = re.compile(r"\x1b\[[\d;]*(?:3[0-8]|9[0-7])[\d;]*m")
 
 #: A piece of long work whose steps have names that a library of markup could take for its own.
 WORK = """
-import sys, time
+import contextlib, sys, time, typer
 from mlguard.cli.session import session
 from mlguard.wording import Step
 options = {name: name in sys.argv for name in ("json", "quiet", "no_color")}
-with session("check", project=None, **options) as run:
+with contextlib.suppress(typer.Exit), session("check", project=None, **options) as run:
     with run.steps("checking iris") as steps:
         steps("training iris: train.py")
-        time.sleep(0.3)
+        time.sleep(0.12)
         for done in range(1, 4):
             steps(Step(f"gate {done}/3: fairness.gap[sex] [/b] \\x1b[2J", done, 3))
-            time.sleep(0.3)
+            time.sleep(0.12)
         steps("loading v2 on server-1")
-        time.sleep(0.3)
+        time.sleep(0.12)
     run.say(["  v2 is live"])
 """
 
@@ -81,7 +83,7 @@ def test_a_bar_fills_on_a_terminal_and_is_gone_at_the_end():
     screen, _, code = on_a_screen("-c", WORK)
     assert code == 0
     assert BAR in screen
-    assert "gate 2/3: fairness.gap[sex] [/b] \\001b[2J" in re.sub(r"\x1b\[[\d;]*m", "", screen)
+    assert "gate 2/3: fairness.gap[sex] [/b] \\u001b[2J" in re.sub(r"\x1b\[[\d;]*m", "", screen)
     assert "loading v2 on server-1" in screen
     assert COLOURED.search(screen)
     assert left_on(screen) == ["  v2 is live"]
@@ -104,7 +106,7 @@ def test_a_line_a_step_where_no_line_can_be_redrawn(environment):
     assert "\x1b" not in screen.replace("\x1b[?25h", "")
     assert screen.split("\r\n") == [
         "training iris: train.py",
-        *(f"gate {done}/3: fairness.gap[sex] [/b] \\001b[2J" for done in (1, 2, 3)),
+        *(f"gate {done}/3: fairness.gap[sex] [/b] \\u001b[2J" for done in (1, 2, 3)),
         "loading v2 on server-1",
         "  v2 is live",
         "",
@@ -138,22 +140,31 @@ def test_no_step_is_a_command_for_a_ci_runner(capsys):
 
 def test_a_bar_whose_lines_are_counted_counts_lines():
     """Whoever knows how many lines there will be gets one bar, also for work that counts itself."""
-    from rich.console import Console
-    from rich.progress import Progress
-
     bar = Progress(console=Console(file=io.StringIO()))
     steps = Steps(bar, "telling", lines=10, silent=False)
-    began = bar.tasks[0].start_time
     steps(Step("sent 10 %", 1, 10))
     steps("waiting")
     assert [(one.completed, one.total) for one in bar.tasks] == [(2, 10)]
+
+
+def test_a_bar_shows_how_far_the_work_is_where_that_is_known():
+    """It pulses while nobody knows; what there was before does not start its clock anew."""
+    bar = Progress(console=Console(file=io.StringIO()))
     steps = Steps(bar, "checking", silent=False)
-    steps("training")
-    steps(Step("gate 9/10", 9, 10))
-    assert (bar.tasks[-1].completed, bar.tasks[-1].total) == (9, 10)
-    steps("loading")
-    assert bar.tasks[-1].total is None
-    assert began is not None
+    began = bar.tasks[0].start_time
+    shown = []
+    for step in ("training", Step("gate 9/10", 9, 10), Step("gate 10/10", 10, 10), "loading"):
+        steps(step)
+        (task,) = bar.tasks
+        assert task.start_time == began
+        assert not task.finished or step == "gate 10/10"
+        shown.append((task.description, task.completed, task.total))
+    assert shown == [
+        ("training", 0, None),
+        ("gate 9/10", 9, 10),
+        ("gate 10/10", 10, 10),
+        ("loading", 0, None),
+    ]
 
 
 def test_a_line_is_never_wider_than_the_screen():
