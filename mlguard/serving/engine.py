@@ -161,16 +161,17 @@ class AppEngine:
         await version.start()
         self.versions[spec.id] = version
 
+    async def stands_by(self, version_id: int) -> bool:
+        """Whether a version is loaded here and answers; False where that is not known now."""
+        version = self.versions.get(version_id)
+        return version is not None and await version.repeats_itself()
+
     def switch(self, route: Route) -> None:
         """Let another version answer from the next request on."""
         self._active = self.versions[route.active] if route.active is not None else None
         self.route = route
         self.metrics.generation.labels(self.name).set(route.generation)
         self.metrics.serving.labels(self.name).set(route.active is not None)
-    async def stands_by(self, version_id: int) -> bool:
-        """Whether a version is loaded here and answers; False where that is not known now."""
-        version = self.versions.get(version_id)
-        return version is not None and await version.repeats_itself()
 
 
     def unload(self, version_id: int) -> None:

@@ -97,6 +97,8 @@ class Front:
             access_log=AccessLog(project.access_log) if project.access_log else None,
         )
         self.sync: RegistrySync | None = None
+        #: Given the registry and the time, since when the most overdue mail ought to be gone.
+        self.mail_due: Callable[[Registry, float], float | None] = _oldest_mail
         self._collects = gc.get_threshold()
 
     # --- life ---
@@ -107,8 +109,6 @@ class Front:
         self.recorder.start()
         if self.state.access_log is not None:
             self.state.access_log.start()
-        #: Given the registry and the time, since when the most overdue mail ought to be gone.
-        self.mail_due: Callable[[Registry, float], float | None] = _oldest_mail
         self.sync = RegistrySync(
             self.project,
             server_id=self.server_id,
@@ -117,6 +117,7 @@ class Front:
             engines=self.engines,
             metrics=self.metrics,
             loop=loop,
+            mail_due=self.mail_due,
         )
         give_up = loop.time() + _LOAD_S
         while loop.time() < give_up:
@@ -127,7 +128,6 @@ class Front:
         # What lives by now lives to the end; the collector need not look at it again.
         gc.collect()
         gc.freeze()
-            mail_due=self.mail_due,
         gc.set_threshold(_YOUNG)
         self.sync.start()
 
@@ -266,6 +266,10 @@ class Front:
         return found
 
 
+def _oldest_mail(registry: Registry, _now: float) -> float | None:
+    return registry.outbox.oldest_pending()
+
+
 def run(arguments: Sequence[str], create_app: Callable[[Front], FastAPI]) -> int:
     """Serve on the handed socket until SIGTERM; returns the exit code."""
     parser = argparse.ArgumentParser(prog="front")
@@ -285,10 +289,6 @@ def run(arguments: Sequence[str], create_app: Callable[[Front], FastAPI]) -> int
     def tell_ready() -> None:
         gc.enable()  # it is off while a front end that was begun ahead comes up
         # The pipe may be full, or the supervisor gone: then nobody needs to know.
-def _oldest_mail(registry: Registry, _now: float) -> float | None:
-    return registry.outbox.oldest_pending()
-
-
         with contextlib.suppress(OSError):
             os.write(options.ready_fd, b"ready\n")
             os.close(options.ready_fd)

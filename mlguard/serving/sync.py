@@ -128,11 +128,11 @@ class RegistrySync:
         self._figures_at = -math.inf
         self._unheard_since = math.inf
         self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="registry-sync", daemon=True)
         #: Set where somebody does not want to wait for the next look.
         self._hurried = threading.Event()
         #: Notified after each look.
         self._looked = threading.Condition()
+        self._thread = threading.Thread(target=self._run, name="registry-sync", daemon=True)
 
     # --- life ---
 
@@ -143,8 +143,8 @@ class RegistrySync:
     def stop(self) -> None:
         """Stop, and tell the registry that this server is gone."""
         self._stopping.set()
-        if self._thread.ident is not None:
         self._hurried.set()
+        if self._thread.ident is not None:
             self._thread.join()
         for loading in self._loading.values():
             loading.cancel()
