@@ -15,6 +15,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Self
 
+from mlguard.wording import SMALL_GROUP, TOO_FEW_TO_SHOW, estimate
+
 
 @enum.unique
 class Verdict(enum.StrEnum):
@@ -118,6 +120,9 @@ def _known(cls: type, document: Mapping[str, Any]) -> dict[str, Any]:
 class Measurement:
     """One number with its uncertainty.
 
+    Of a group of fewer than :data:`mlguard.wording.SMALL_GROUP` rows only the name is kept, from
+    the moment it is measured: what nobody holds cannot be shown by any report, mail or page.
+
     Attributes
     ----------
     name : str
@@ -132,6 +137,8 @@ class Measurement:
         Whom it is about, e.g. ``"sex=F"``; empty for everybody.
     unit : str
         Unit of the value; empty for a ratio in [0, 1].
+    suppressed : str
+        Why there are no figures, e.g. ``"fewer than 10 rows"``; empty where there are.
     """
 
     name: str
@@ -141,13 +148,29 @@ class Measurement:
     high: float | None = None
     group: str = ""
     unit: str = ""
+    suppressed: str = ""
+
+    def __post_init__(self) -> None:
+        """Forget the figures of a small group."""
+        if self.group and self.n is not None and self.n < SMALL_GROUP:
+            object.__setattr__(self, "suppressed", TOO_FEW_TO_SHOW)
+        if self.suppressed:
+            for name in ("value", "n", "low", "high"):
+                object.__setattr__(self, name, None)
+
+    def shown(self) -> str:
+        """Return the figures for people: estimate, interval and n, or why there are none."""
+        if self.suppressed:
+            return self.suppressed
+        return estimate(self.value, (self.low, self.high), self.n, unit=self.unit)
 
     def to_json(self) -> dict[str, Any]:
         """Return the measurement as strict JSON values."""
         document: dict[str, Any] = {"name": self.name, "n": self.n}
         _number(self.value, "value", document)
         document |= {"low": finite_or_none(self.low), "high": finite_or_none(self.high)}
-        return document | {"group": self.group, "unit": self.unit}
+        document |= {"group": self.group, "unit": self.unit}
+        return document | ({"suppressed": self.suppressed} if self.suppressed else {})
 
     @classmethod
     def from_json(cls, document: Mapping[str, Any]) -> Self:

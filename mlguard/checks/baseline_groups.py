@@ -19,7 +19,7 @@ from mlguard.results import Finding, Measurement, Verdict
 from mlguard.stats.comparison import simultaneous_level
 from mlguard.stats.decision import Judgement, judge_non_inferiority, judge_superiority
 from mlguard.stats.interval import Interval
-from mlguard.wording import count, estimate, number
+from mlguard.wording import SMALL_GROUP, TOO_FEW_TO_SHOW, count, estimate, number
 
 if TYPE_CHECKING:
     import numpy as np
@@ -156,16 +156,17 @@ def judge_groups(
     worst = min(shown, key=lambda name: _gain(pairs[name])) if shown else ""
     pair = pairs.get(worst)
     few = pair is None or pair.n < min_group_size
+    few_people = pair is None or pair.n < SMALL_GROUP
     return Finding(
         id=check,
         verdict=verdict,
         summary=_summary(
             found, verdict, worst, pair, n=len(failed or open_ones), limit=limit, beating=beating
         ),
-        value=None if pair is None else pair.better,
+        value=None if few_people else pair.better,
         limit=limit,
-        interval=None if pair is None else pair.interval,
-        n=None if pair is None else pair.n,
+        interval=None if few_people else pair.interval,
+        n=None if few_people else pair.n,
         n_min=min_group_size if verdict is Verdict.INCONCLUSIVE and few else None,
         reason={Verdict.PASSED: "", Verdict.FAILED: "limit_exceeded"}.get(
             verdict, "few" if few else "not_proven"
@@ -196,7 +197,13 @@ def worst_group_note(found: Answers, rows: pd.DataFrame, columns: Sequence[str])
         if len(parts) < 2:  # one group is everybody
             continue
         level = simultaneous_level(0.95, 0.05, len(parts))
-        pairs = {name: found.of(mask).compare(level) for name, mask in parts.items()}
+        pairs = {
+            name: found.of(mask).compare(level)
+            for name, mask in parts.items()
+            if mask.sum() >= SMALL_GROUP
+        }
+        if not pairs:
+            continue
         worst = min(pairs, key=lambda name: _gain(pairs[name]))
         gain = estimate(pairs[worst].better, pairs[worst].interval, pairs[worst].n)
         notes.append(f"of the groups of {column} it gains least in {worst}: {gain}")
@@ -251,7 +258,9 @@ def _summary(
     if pair is None:
         return f"no group has rows, so nobody can tell whether it {asked}"
     gain = f"{worst} gains {estimate(pair.better, pair.interval, pair.n)}"
-    if pair.unusable:
+    if pair.n < SMALL_GROUP:
+        gain = f"{worst} has {TOO_FEW_TO_SHOW}"
+    elif pair.unusable:
         gain = f"{worst} has {count(pair.unusable)} rows without a usable answer"
     if verdict is Verdict.PASSED:
         return f"{asked} in every group; least in {gain.replace(' gains', ':', 1)}; {line}"

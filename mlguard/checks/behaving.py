@@ -195,7 +195,7 @@ def find_minimum(model: JudgedModel, cases: pd.DataFrame, rule: MinimumRule) -> 
         n=n,
         reason="" if passed else "limit_exceeded",
         next_step="" if passed else "look at these rows of the file of cases, counted from 0",
-        measurements=(Measurement(name="right", group="cases", value=good / n, n=n),),
+        measurements=(Measurement(name="cases answered right", value=good / n, n=n),),
         details={"wrong_rows": wrong[:1000]},
     )
 
@@ -345,7 +345,7 @@ def _share_of_rows(
         reason=judged.reason,
         next_step="" if passed else advice,
         measurements=(
-            Measurement(name="share", group=of, value=wrong / n, n=n, low=low, high=high),
+            Measurement(name=f"share of {of}", value=wrong / n, n=n, low=low, high=high),
         ),
         details={"rows": places[:1000], "notes": [f"it happens on row {_listed(places)}"]},
     )

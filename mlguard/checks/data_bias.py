@@ -37,7 +37,15 @@ from mlguard.stats.groups import (
 )
 from mlguard.stats.multiplicity import bonferroni
 from mlguard.stats.rates import Rate
-from mlguard.wording import count, estimate, listed, number, printable
+from mlguard.wording import (
+    SMALL_GROUP,
+    TOO_FEW_TO_SHOW,
+    count,
+    estimate,
+    listed,
+    number,
+    printable,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -179,15 +187,23 @@ def representation(
         REPRESENTATION, told, judged, min_group_size=gate.min_group_size, listed_only=False
     )
     note = "no share is stated for " + listed([told.group(one) for one in unstated])
+    few = {told.group(name) for name, one in shares.items() if 0 < one.value * n < SMALL_GROUP}
     measured = (
-        Measurement(name="stated share", group=told.group(name), value=value)
-        for name, value in population.items()
+        *(
+            # Their share of all rows says how many they are.
+            replace(one, suppressed=TOO_FEW_TO_SHOW) if one.group in few else one
+            for one in found.measurements
+        ),
+        *(
+            Measurement(name="stated share", group=told.group(name), value=value)
+            for name, value in population.items()
+        ),
     )
     return replace(
         found,
         summary=_representation_words(told, judged, population),
         n=n,
-        measurements=(*found.measurements, *measured),
+        measurements=measured,
         details={**found.details, "notes": [note] if unstated else []},
     )
 
@@ -196,8 +212,10 @@ def _representation_words(told: Told, judged: GapJudgement, population: Mapping[
     if judged.pair is None or judged.value is None:
         return f"the shares of {told.attribute} cannot be judged: there are no rows"
     group = next(one for one in judged.groups if one.name == judged.pair[0])
+    few = group.value is not None and 0 < group.value * group.n < SMALL_GROUP
+    found = TOO_FEW_TO_SHOW if few else estimate(group.value, (group.low, group.high))
     text = (
-        f"{told.group(group.name)} is {estimate(group.value, (group.low, group.high))} of "
+        f"{told.group(group.name)} is {found} of "
         f"{count(group.n)} rows and {number(population[group.name])} of the stated population: "
         f"differs by {estimate(judged.value, judged.interval)}; "
         f"limit at most {number(judged.limit)}"

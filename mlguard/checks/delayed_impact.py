@@ -31,7 +31,16 @@ from mlguard.stats.rates import group_codes
 from mlguard.stats.score_table import ScoreTable, Utility
 from mlguard.stats.support import POWER, POWER_Z, mean_support, two_digits
 from mlguard.stats.thresholds import choose
-from mlguard.wording import count, estimate, listed, number, printable
+from mlguard.wording import (
+    SMALL_GROUP,
+    TOO_FEW_TO_SHOW,
+    count,
+    estimate,
+    group_size,
+    listed,
+    number,
+    printable,
+)
 
 if TYPE_CHECKING:
     import numpy as np
@@ -304,13 +313,15 @@ def _finding(
     harms = {
         name: harm(_value(each), best.get(name, -math.inf))
         for name, each in judged.items()
-        if each.value is not None
+        if each.value is not None and each.n >= SMALL_GROUP
     }
+    few = one.n < SMALL_GROUP
     score = f"mean {table.score}" if table.score else "mean score"
     harmed = [f"{by}={printable(name, 40)}" for name, kind in harms.items() if kind == "active"]
+    change = TOO_FEW_TO_SHOW if few else estimate(one.value, one.interval, one.n)
     summary = (
-        f"the answers change the {score} of {by}={printable(worst, 40)} by "
-        f"{estimate(one.value, one.interval, one.n)}; limit at least {number(table.at_least)}"
+        f"the answers change the {score} of {by}={printable(worst, 40)} by {change}; limit at "
+        f"least {number(table.at_least)}"
     )
     if one.verdict is not Verdict.PASSED or one.reason == "not_proven":
         summary += f". {_qualified(one)}"
@@ -321,10 +332,10 @@ def _finding(
         subject=by,
         verdict=one.verdict,
         summary=summary,
-        value=one.value,
+        value=None if few else one.value,
         limit=table.at_least,
-        interval=None if one.interval is None else (one.interval.low, one.interval.high),
-        n=one.n,
+        interval=None if few or one.interval is None else (one.interval.low, one.interval.high),
+        n=None if few else one.n,
         n_min=one.n_needed,
         reason=one.reason,
         measurements=tuple(
@@ -339,7 +350,7 @@ def _finding(
             for name, each in judged.items()
         ),
         details={
-            "at_max_utility": dict(best),
+            "at_max_utility": {name: best[name] for name in harms if name in best},
             "harm": harms,
             "smallest_margin": one.smallest_limit,
         },
@@ -357,7 +368,7 @@ def _qualified(one: Judgement) -> str:
         "limit_exceeded": "It falls short of the limit: a yes to as many of them does them harm",
         "not_proven": f"Not proven: it could be down to {number(lowest)}",
         "above_not_proven": "Beyond the limit, but not proven to be",
-        "few": f"Too few rows: {count(one.n)}, and {count(one.n_needed)} are needed",
+        "few": f"Too few rows: {group_size(one.n)}, and {count(one.n_needed)} are needed",
     }
     needed = (
         "set margin to at least that, or bring more rows"

@@ -78,7 +78,7 @@ def table(measurements: tuple[Measurement, ...]) -> list[str]:
             printable(one.name, _NAME_CHARS),
             count(one.n),
             number(one.value) + (f" {one.unit}" if one.unit and one.value is not None else ""),
-            _interval(one),
+            one.suppressed or _interval(one),
         )
         for one in shown
     ]

@@ -13,7 +13,16 @@ from typing import Any
 from mlguard.results import Finding, Measurement, Verdict
 from mlguard.stats.groups import GapJudgement, GroupEstimate
 from mlguard.stats.rates import DENOMINATORS
-from mlguard.wording import count, estimate, listed, number, printable
+from mlguard.wording import (
+    SMALL_GROUP,
+    TOO_FEW_TO_SHOW,
+    count,
+    estimate,
+    group_size,
+    listed,
+    number,
+    printable,
+)
 
 #: What a higher value of a metric means to the people it is about.
 MEANING = {
@@ -192,7 +201,7 @@ def notes(told: Told, judged: GapJudgement, *, min_group_size: int, listed_only:
 
 def _some(told: Told, groups: Sequence[str], sizes: Mapping[str, int] | None = None) -> str:
     texts = [
-        told.group(one) + (f" ({count(sizes[one])})" if sizes is not None else "")
+        told.group(one) + (f" ({group_size(sizes[one])})" if sizes is not None else "")
         for one in groups[:_NAMED]
     ]
     more = len(groups) - _NAMED
@@ -207,7 +216,7 @@ def summary(told: Told, judged: GapJudgement, *, min_group_size: int) -> str:
         return f"{told.attribute} has only one group in the test rows: nothing can be compared"
     if judged.pair is None or judged.value is None:
         small = sorted(groups.values(), key=lambda one: one.n)[:_NAMED]
-        sizes = listed([f"{told.group(one.name)} has {count(one.n)}" for one in small])
+        sizes = listed([f"{told.group(one.name)} has {group_size(one.n)}" for one in small])
         verb = "compared" if compares else "judged"
         return (
             f"{told.measured}{_where(told)} cannot be {verb}: of {told.rows}, {sizes}; "
@@ -246,7 +255,13 @@ def _where(told: Told) -> str:
 def _finding(told: Told, judged: GapJudgement, groups: Mapping[str, GroupEstimate]) -> str:
     pair = [groups[name] for name in judged.pair or ()]
     figures = "; ".join(
-        f"{told.group(one.name)} {estimate(one.value, (one.low, one.high), one.n)}" for one in pair
+        f"{told.group(one.name)} "
+        + (
+            TOO_FEW_TO_SHOW
+            if one.n < SMALL_GROUP
+            else estimate(one.value, (one.low, one.high), one.n)
+        )
+        for one in pair
     )
     if judged.aggregate in ("group_min", "group_max"):
         end = "lowest" if judged.aggregate == "group_min" else "highest"
@@ -305,7 +320,7 @@ def qualification(told: Told, judged: GapJudgement) -> str:
     needed = (
         "" if judged.n_needed is None else f"; the limit needs about {count(judged.n_needed)}{each}"
     )
-    sizes_told = listed([count(one) for one in judged.sizes])
+    sizes_told = listed([group_size(one) for one in judged.sizes])
     return f"Undecided: with {sizes_told} {told.rows} {smallest}{needed}"
 
 

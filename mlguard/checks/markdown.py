@@ -90,7 +90,7 @@ def _section(one: CheckResult) -> list[str]:
         lines += ["| group | measured | n | value |", "| --- | --- | ---: | --- |"]
         lines += [
             f"| {escaped(m.group or 'all', 60)} | {escaped(m.name, 60)} | {count(m.n)} | "
-            f"{estimate(m.value, (m.low, m.high), unit=m.unit)} |"
+            f"{m.suppressed or estimate(m.value, (m.low, m.high), unit=m.unit)} |"
             for m in shown
         ]
         left_out = len(one.measurements) - len(shown)

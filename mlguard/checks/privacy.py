@@ -1,6 +1,7 @@
 """What the data gives away about people: personal data, proxies, and people who stand alone.
 
 ``pii``            no column holds names, mails, phones, cards or ids (:mod:`mlguard.data.pii`)
+``log``            nor does what the prediction log has stored; where there is a log
 ``proxies``        the features do not tell the groups of a sensitive column apart
 ``k_anonymity``    every combination of some columns is shared by several rows; where asked for
 
@@ -15,29 +16,30 @@ from mlguard.checks.anonymity import k_anonymity
 from mlguard.checks.counted import no_such_column
 from mlguard.checks.declaration import Declaration, Item, from_finding, policy_of
 from mlguard.checks.evidence import Subject
+from mlguard.checks.logged import logged_data
 from mlguard.checks.proxies import proxies
-from mlguard.config import AppSettings, PiiCheck
+from mlguard.config import AppSettings, PiiCheck, ProjectSettings
 from mlguard.data.pii import PersonalData, find_personal_data
 from mlguard.results import CheckResult, Enforcement, Finding, Measurement, Verdict
-from mlguard.wording import count, listed, printable, share
+from mlguard.wording import SMALL_GROUP, count, listed, printable
 
-PII, PROXIES, K_ANONYMITY = "privacy.pii", "privacy.proxies", "privacy.k_anonymity"
+PII, LOG, PROXIES = "privacy.pii", "privacy.log", "privacy.proxies"
 #: Rows whose values are looked at.
 _MOST_ROWS = 10_000
-#: Counts below this are not told: few people could be found out.
-SMALLEST_CELL = 10
 _NAMED = 4
 
 
 class Privacy:
     """Whether data and model give people away."""
 
-    def declare(self, settings: AppSettings, project_root: Path) -> Declaration:  # noqa: ARG002
-        """Declare one item for personal data, one per sensitive column, one for anonymity."""
+    def declare(self, settings: AppSettings, project_root: Path) -> Declaration:
+        """Declare what there is: data, a stored log, sensitive columns, asked-for anonymity."""
         gate = settings.gate.privacy
         items, absent = [], []
         subjects = {
             "pii": [""],
+            # Before anybody was answered there is no log, and nothing to say about it.
+            "log": [""] if _log_of(project_root, settings.name).is_dir() else [],
             "proxies": list(settings.data.sensitive),
             "k_anonymity": [""] if gate.k_anonymity is not None else [],
         }
@@ -59,10 +61,16 @@ class Privacy:
         gate = subject.settings.gate.privacy
         if item.id == PII:
             return from_finding(item, personal_data(subject, gate.pii))
+        if item.id == LOG:
+            return from_finding(item, logged_data(subject.project, subject.settings))
         if item.id == PROXIES:
             return from_finding(item, proxies(subject, item.subject, gate.proxies))
         assert gate.k_anonymity is not None  # an item only where it is asked for
         return from_finding(item, k_anonymity(subject, gate.k_anonymity))
+
+
+def _log_of(project_root: Path, app: str) -> Path:
+    return ProjectSettings(root=project_root).log_dir / app
 
 
 def personal_data(subject: Subject, policy: PiiCheck) -> Finding:
@@ -129,7 +137,7 @@ def pii_finding(
         Column that identifies a row; it may be personal, and is named last.
     """
     order = sorted(found, key=lambda name: (name not in features, name == row_id))
-    told = [f"{printable(name, 60)!r} ({_told(found[name])})" for name in order]
+    told = [f"{printable(name, 60)!r} ({found[name].told})" for name in order]
     verdict = Verdict.FAILED if features else Verdict.WARNED if found else Verdict.PASSED
     if not found:
         columns = "column" if looked_at == 1 else "columns"
@@ -166,13 +174,7 @@ def pii_finding(
                 n=found[name].n,
             )
             for name in order
-            if found[name].found >= SMALLEST_CELL
+            if found[name].found >= SMALL_GROUP
         ),
         details={"columns": [printable(name) for name in order]},
     )
-
-
-def _told(one: PersonalData) -> str:
-    if one.found < SMALLEST_CELL:
-        return f"{one.words}: fewer than {SMALLEST_CELL} values"
-    return f"{one.words}: {share(one.found / one.n)} of {count(one.n)} values"

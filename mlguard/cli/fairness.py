@@ -11,7 +11,7 @@ import typer
 from mlguard.cli import options
 from mlguard.cli.app import app
 from mlguard.cli.session import session
-from mlguard.wording import count, estimate, listed, number, printable
+from mlguard.wording import SMALL_GROUP, count, estimate, group_size, listed, number, printable
 
 if TYPE_CHECKING:
     from mlguard.cli.terminal import Line
@@ -145,10 +145,13 @@ def _figures_lines(figures: AttributeFigures) -> list[Line]:
         lines += ["", [(f"  {by:<{width}}{'rows':>{COUNT}}{head}", "bold")]]
         for name, size in figures.sizes.items():
             cells = "".join(f"{_cell(one, name):>{CELL}}" for one in part)
-            lines.append(f"  {printable(name, width - 1):<{width}}{count(size):>{COUNT}}{cells}")
+            rows = count(size) if size >= SMALL_GROUP else f"< {SMALL_GROUP}"
+            lines.append(f"  {printable(name, width - 1):<{width}}{rows:>{COUNT}}{cells}")
         gaps = "".join(f"{_gap(one):>{CELL}}" for one in part)
         lines.append(f"  {'differs by':<{width}}{'':>{COUNT}}{gaps}")
     small = sorted({name for one in figures.metrics for name in one.gap.too_small})
+    if any(one.n < SMALL_GROUP for each in figures.metrics for one in each.gap.groups):
+        lines.append([(f"  figures of fewer than {SMALL_GROUP} rows are not shown", "dim")])
     if small:
         lines.append([(f"  too few rows to be compared in some column: {listed(small)}", "dim")])
     return lines
@@ -161,6 +164,8 @@ def _short(one: MetricFigures) -> str:
 
 def _cell(figures: MetricFigures, group: str) -> str:
     one = next(each for each in figures.gap.groups if each.name == group)
+    if one.n < SMALL_GROUP:
+        return "not shown"
     return _estimate(one.value, one.low, one.high)
 
 
@@ -228,7 +233,7 @@ def _table_lines(table: ThresholdTable) -> list[Line]:
             "[gate.fairness.delayed_impact] in app.toml."
         )
     if table.left_out:
-        named = [f"{printable(name, 30)} ({count(n)})" for name, n in table.left_out.items()]
+        named = [f"{printable(name, 30)} ({group_size(n)})" for name, n in table.left_out.items()]
         notes.append(f"Left out, with too few rows: {listed(named)}.")
     return [*lines, "", *([(line, "dim")] for note in notes for line in indented(note, 2))]
 

@@ -77,7 +77,7 @@ def card(
     ] = None,
     evidence: Annotated[
         bool,
-        typer.Option("--evidence", help="Print the whole evidence as JSON, small groups included."),
+        typer.Option("--evidence", help="Print the whole evidence as JSON."),
     ] = False,
     project: options.ProjectDir = None,
     json: options.Json = False,

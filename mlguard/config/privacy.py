@@ -15,7 +15,8 @@ class PiiCheck(CheckPolicy):
     """``[gate.privacy.pii]``."""
 
     allow: list[str] = Field(
-        default_factory=list, description="Columns that may hold personal data."
+        default_factory=list,
+        description="Columns that may hold personal data, in the data and in the log.",
     )
 
 
@@ -42,8 +43,10 @@ class AnonymityCheck(CheckPolicy):
 class PrivacyGate(Family):
     """``[gate.privacy]``."""
 
+    CHECKS = frozenset({"log"})
     TABLES = frozenset({"pii", "proxies", "k_anonymity"})
     WITHOUT_EFFECT: ClassVar[Mapping[str, frozenset[str]]] = {
+        "log": INTERVAL_KEYS,
         "pii": INTERVAL_KEYS,
         "k_anonymity": INTERVAL_KEYS,
     }

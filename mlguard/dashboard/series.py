@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from mlguard.registry import Event
 from mlguard.reports.pictures import recorded_chart
-from mlguard.reports.view import SMALL_GROUP, Chart, GroupChart, GroupFigure, TimeChart
+from mlguard.reports.view import Chart, GroupChart, GroupFigure, TimeChart
 from mlguard.results import Finding, MonitorResult, Verdict, finite_or_none
 from mlguard.wording import estimate, listed, number
 
@@ -120,7 +120,7 @@ def by_group(findings: Iterable[Finding], source: str) -> list[Shown]:
 def group_chart(finding: Finding) -> GroupChart | None:
     """Return the groups of one finding side by side; None where it names none.
 
-    Groups of fewer than :data:`~mlguard.reports.view.SMALL_GROUP` rows appear by name only.
+    Groups of fewer than :data:`~mlguard.wording.SMALL_GROUP` rows appear by name only.
     """
     prefix = f"{finding.subject}="
     metric = finding.id.partition(".")[2]
@@ -131,11 +131,8 @@ def group_chart(finding: Finding) -> GroupChart | None:
         return None
     name = cells[0].name
     cells = [one for one in cells if one.name == name]
-    few = [one for one in cells if one.n is not None and one.n < SMALL_GROUP]
     figures = tuple(
-        GroupFigure(group=one.group.removeprefix(prefix), value=None)
-        if one in few
-        else GroupFigure(
+        GroupFigure(
             group=one.group.removeprefix(prefix),
             value=finite_or_none(one.value),
             low=finite_or_none(one.low),

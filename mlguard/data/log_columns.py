@@ -65,6 +65,11 @@ def feature_column(name: str) -> str:
     return _PREFIX + name if clashes else name
 
 
+def feature_of(column: str) -> str:
+    """Return the feature that a column of the log holds."""
+    return column.removeprefix(_PREFIX)
+
+
 @dataclass(frozen=True)
 class LogSchema:
     """The columns of one writer's segments.

@@ -13,6 +13,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Literal
 
+from mlguard.wording import SMALL_GROUP, count, share
+
 Kind = Literal["mail", "phone", "card", "iban", "national_id", "name"]
 
 #: What each kind is called in a sentence.
@@ -110,6 +112,13 @@ class PersonalData:
         """What it is called in a sentence."""
         return WORDS[self.kind]
 
+    @property
+    def told(self) -> str:
+        """What was found, and how much of it; a few values are not counted."""
+        if self.found < SMALL_GROUP:
+            return f"{self.words}: fewer than {SMALL_GROUP} values"
+        return f"{self.words}: {share(self.found / self.n)} of {count(self.n)} values"
+
 
 def find_personal_data(name: str, values: Iterable[str]) -> PersonalData | None:
     """Return what personal data a column seems to hold; None where it seems to hold none.
@@ -198,7 +207,7 @@ def _phone(text: str, hinted: bool) -> bool:  # noqa: FBT001
 
 def _name(text: str, hinted: bool) -> bool:  # noqa: FBT001
     words = _WORD.findall(text)
-    if len(words) > 8:  # noqa: PLR2004  a sentence, not a name
+    if len(words) > 8:
         return False
     titled = len(words) > 1 and _TITLE.search(text) is not None
     given = any(word.lower() in _GIVEN for word in words)

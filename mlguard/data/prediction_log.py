@@ -314,6 +314,36 @@ class PredictionLog:
         whole = pa.concat_tables(alike(tables), promote_options="permissive")
         return whole.sort_by([("time", "ascending"), ("query_id", "ascending")])
 
+    def newest(self, app: str, most_rows: int) -> Iterator[pa.Table]:
+        """Yield some of the newest rows of each version, and of what it answered as a mirror.
+
+        Parameters
+        ----------
+        app : str
+            Whose.
+        most_rows : int
+            Of each version.
+
+        Raises
+        ------
+        DataError
+            If a closed segment is damaged.
+        """
+        everything = _Wanted(None, None, None, None, self._gone(app).ids())
+        for folder in self._folders(app, None):
+            left = most_rows
+            for path in sorted(_segments(folder), key=_written, reverse=True):
+                if not left:
+                    break
+                try:
+                    table = self._read_segment(path, everything)
+                except FileNotFoundError:
+                    continue  # closed or removed a moment ago: others are nearly as new
+                if table is not None and table.num_rows:
+                    table = table.slice(max(0, table.num_rows - left))
+                    left -= table.num_rows
+                    yield table
+
     def apps(self) -> list[str]:
         """Return the apps that have a log, sorted."""
         if not self.root.is_dir():
@@ -460,6 +490,19 @@ class PredictionLog:
         if path not in self._ranges:
             self._ranges[path] = use_parquet(path, lambda file: _ranges(file.metadata))
         return self._ranges[path]
+
+
+def _segments(folder: Path) -> list[Path]:
+    """Return the segments of a folder; one that is growing and closed at once counts as closed."""
+    listing = {path.stem: path for path in folder.glob("*.arrow")}
+    return list((listing | {path.stem: path for path in folder.glob("*.parquet")}).values())
+
+
+def _written(path: Path) -> float:
+    try:
+        return path.stat().st_mtime
+    except FileNotFoundError:
+        return 0.0
 
 
 def _ranges(metadata: Any) -> dict[str, tuple[Any, Any]]:

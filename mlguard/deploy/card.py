@@ -55,7 +55,7 @@ def make_card(
 def evidence_document(registry: Registry, app: str, version: str | None) -> dict[str, Any]:
     """Return all evidence about a version's digest, newest first, as one JSON document.
 
-    It is the record itself: nothing in it is left out, figures of small groups neither.
+    It is the record itself: nothing in it is left out.
     """
     found = version_of(registry, app, version)
     evidence = [

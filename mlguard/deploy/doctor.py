@@ -22,7 +22,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from mlguard.config import ProjectSettings, load_app
+from mlguard.deploy.log_check import check_log
 from mlguard.errors import ConfigError, MlguardError
+from mlguard.results import Verdict
 
 if TYPE_CHECKING:
     from mlguard.registry.store import Registry
@@ -114,6 +116,7 @@ def examine(project: ProjectSettings) -> Diagnosis:
         ("libraries", _libraries),
         ("settings", _settings),
         ("disk", _disk),
+        ("log", _log),
         ("registry", _registry),
         ("mail", _mail),
         ("tokens", _tokens),
@@ -219,6 +222,23 @@ def _disk(project: ProjectSettings) -> Iterator[Examined]:
         yield Examined("disk", "broken", disk.says(), "free some space: mlguard registry gc")
     else:
         yield Examined("disk", "ok", f"{disk.free / _MIB:,.0f} MiB are free on {folder}")
+
+
+def _log(project: ProjectSettings) -> Iterator[Examined]:
+    for name in project.app_names():
+        if not (project.log_dir / name).is_dir():
+            continue
+        try:
+            found = check_log(project, load_app(project, name)).finding
+        except ConfigError:
+            continue  # said already
+        worth = found.verdict in (Verdict.FAILED, Verdict.WARNED)
+        yield Examined(
+            f"log.{name}",
+            "warn" if worth else "ok",
+            found.summary,
+            found.next_step if worth else "",
+        )
 
 
 def _registry(project: ProjectSettings) -> Iterator[Examined]:

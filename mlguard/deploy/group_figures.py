@@ -17,10 +17,10 @@ from mlguard.checks.evidence import Subject
 from mlguard.checks.labels import as_numbers, attribute, nearest
 from mlguard.config import AppSettings
 from mlguard.errors import DataError, ModelRunError, UsageError
-from mlguard.stats.groups import GapJudgement, judge_gap, judge_mean_gap
+from mlguard.stats.groups import GapJudgement, GroupEstimate, judge_gap, judge_mean_gap
 from mlguard.stats.interval import Interval
 from mlguard.stats.rates import RATE_METRICS, Confusion, RateMetric, group_codes, group_losses
-from mlguard.wording import count, printable
+from mlguard.wording import SMALL_GROUP, TOO_FEW_TO_SHOW, count, printable
 
 #: Shown of every classifier, in this order; others where the gate names them.
 SHOWN: tuple[RateMetric, ...] = (
@@ -149,11 +149,16 @@ class MetricFigures:
             "interval": _bounds(gap.interval),
             "pair": list(gap.pair or ()),
             "too_small": list(gap.too_small),
-            "groups": [
-                {"group": one.name, "value": one.value, "n": one.n, "interval": [one.low, one.high]}
-                for one in gap.groups
-            ],
+            "groups": [_figures(one) for one in gap.groups],
         }
+
+
+def _figures(one: GroupEstimate) -> dict[str, Any]:
+    """Return one group's figures as JSON values; of a few rows only the name."""
+    if one.n < SMALL_GROUP:
+        hidden = {"value": None, "n": None, "interval": [None, None]}
+        return {"group": one.name, **hidden, "suppressed": TOO_FEW_TO_SHOW}
+    return {"group": one.name, "value": one.value, "n": one.n, "interval": [one.low, one.high]}
 
 
 def _bounds(interval: Interval | None) -> list[float] | None:
@@ -180,7 +185,8 @@ class AttributeFigures:
     def to_json(self) -> dict[str, Any]:
         """Return the figures as strict JSON values."""
         metrics = [one.to_json() for one in self.metrics]
-        return {"by": self.by, "sizes": self.sizes, "metrics": metrics}
+        sizes = {name: n if n >= SMALL_GROUP else None for name, n in self.sizes.items()}
+        return {"by": self.by, "sizes": sizes, "metrics": metrics}
 
 
 def attributes(settings: AppSettings, by: str | None) -> list[str]:

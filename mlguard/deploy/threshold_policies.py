@@ -25,7 +25,7 @@ from mlguard.stats.paired import PairedTable, newcombe_paired
 from mlguard.stats.rates import group_codes
 from mlguard.stats.score_table import Cut, Operating, ScoreTable, Utility
 from mlguard.stats.thresholds import DEFAULT, POLICIES, Policy, choose, decide
-from mlguard.wording import estimate, number, printable
+from mlguard.wording import SMALL_GROUP, estimate, number, printable
 
 #: How people call the policies.
 TITLES: dict[Policy, str] = {
@@ -131,7 +131,9 @@ class ThresholdTable:
                 name: {"best": one.best, "best_impact": one.best_impact, "zero": one.zero}
                 for name, one in curves.items()
             },
-            "left_out": self.left_out,
+            "left_out": {
+                name: n if n >= SMALL_GROUP else None for name, n in self.left_out.items()
+            },
         }
 
 

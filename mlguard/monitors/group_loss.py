@@ -13,14 +13,16 @@ are missing: once, not for every group again.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, ClassVar
 
 from mlguard.config import AppSettings, FairnessMonitor
 from mlguard.monitors.concept_drift import ConceptDrift
 from mlguard.monitors.losses import reference_scale
 from mlguard.monitors.window import WindowData
-from mlguard.results import MonitorResult
+from mlguard.results import MonitorResult, Verdict
 from mlguard.stats.rates import MISSING
+from mlguard.wording import SMALL_GROUP
 
 _ID = "fairness.loss"
 
@@ -74,7 +76,7 @@ class GroupLoss:
             for value, detector in detectors.items():
                 rows = groups == value
                 if rows.any():
-                    results += detector.judge(window.take(rows))
+                    results += map(_without_few, detector.judge(window.take(rows)))
         self.n += int(window.labelled.sum())
         return [one for one in results if one.reason != "no_labels"]
 
@@ -99,3 +101,12 @@ class GroupLoss:
         for subject, detector in self._detectors().items():
             if subject in document["groups"]:
                 detector.restore(document["groups"][subject])
+
+
+def _without_few(found: MonitorResult) -> MonitorResult:
+    """Leave out the loss of so few people that it could point at one; an alarm has its reasons."""
+    told = found.value is None or found.verdict is Verdict.FAILED
+    if told or found.n is None or found.n >= SMALL_GROUP:
+        return found
+    summary = f"fewer than {SMALL_GROUP} labels so far, so their loss is not shown"
+    return replace(found, value=None, interval=None, summary=summary)

@@ -19,10 +19,17 @@ from datetime import datetime
 from typing import Any, Literal
 
 from mlguard.results import Verdict
-from mlguard.wording import count, duration, estimate, moment, number, printable
+from mlguard.wording import (
+    SMALL_GROUP,
+    TOO_FEW_TO_SHOW,
+    count,
+    duration,
+    estimate,
+    moment,
+    number,
+    printable,
+)
 
-#: Below this many rows a group's figure could point at a person.
-SMALL_GROUP = 10
 #: Rows of a table in a mail; the rest is counted.
 TABLE_ROWS = 30
 #: Waivers that a mail names; the rest is counted.
@@ -147,7 +154,7 @@ def without_small_groups(value: Any) -> Any:
             return {
                 "group": value["group"],
                 "name": value.get("name", ""),
-                "suppressed": f"fewer than {SMALL_GROUP} rows",
+                "suppressed": TOO_FEW_TO_SHOW,
             }
         return {key: without_small_groups(one) for key, one in value.items()}
     if isinstance(value, list | tuple):
@@ -213,7 +220,7 @@ class _Facts:
     @property
     def interval(self) -> Sequence[float | None] | None:
         found = self.raw.get("interval")
-        return found if isinstance(found, list | tuple) and len(found) == 2 else None  # noqa: PLR2004 - low, high
+        return found if isinstance(found, list | tuple) and len(found) == 2 else None
 
     @property
     def n(self) -> int | None:

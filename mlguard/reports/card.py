@@ -8,7 +8,7 @@ present, since they end.
 
 Rule 2: what was not judged is said as plainly as what was.
 
-Rule 3: a group of fewer than :data:`~mlguard.reports.view.SMALL_GROUP` rows appears by name
+Rule 3: a group of fewer than :data:`~mlguard.wording.SMALL_GROUP` rows appears by name
 only, and so does a finding that rests on so few.
 """
 
@@ -21,10 +21,10 @@ import msgspec
 
 from mlguard.models.environment import TELLING
 from mlguard.reports.happenings import happening
-from mlguard.reports.view import SMALL_GROUP, Figure, Happening, Waived
+from mlguard.reports.view import Figure, Happening, Waived
 from mlguard.results import CheckResult, GateDecision, Measurement, Verdict
 from mlguard.waivers import waiver_words
-from mlguard.wording import count, listed, number, rfc3339
+from mlguard.wording import SMALL_GROUP, count, listed, number, rfc3339
 
 if TYPE_CHECKING:
     from mlguard.config import AppSettings
@@ -93,10 +93,8 @@ class Cell(_Data, frozen=True, kw_only=True):
     @classmethod
     def of(cls, one: Measurement) -> Self:
         """Return the cell of a measurement; of few rows only the name."""
-        if one.group and one.n is not None and one.n < SMALL_GROUP:
-            return cls(name=one.name, group=one.group, unit=one.unit, suppressed=True)
-        known = one.to_json()
-        return msgspec.convert({key: known[key] for key in known if key != "nonfinite"}, cls)
+        known = {key: value for key, value in one.to_json().items() if key != "nonfinite"}
+        return msgspec.convert(known | {"suppressed": bool(one.suppressed)}, cls)
 
 
 class Check(_Data, frozen=True, kw_only=True):
@@ -450,10 +448,7 @@ def _limits(
             elif one.verdict in (Verdict.SKIPPED, Verdict.ERRORED):
                 yield f"{one.name} was {one.verdict.word}: {Check.of(one).figure.summary}"
         small = {
-            cell.group
-            for one in decision.results
-            for cell in one.measurements
-            if cell.group and cell.n is not None and cell.n < SMALL_GROUP
+            cell.group for one in decision.results for cell in one.measurements if cell.suppressed
         }
         if small:
             yield (

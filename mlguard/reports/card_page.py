@@ -14,8 +14,7 @@ from mlguard.reports.markup import (
     page,
     printable_values,
 )
-from mlguard.reports.view import SMALL_GROUP
-from mlguard.wording import NONE, count, duration, estimate, moment, number
+from mlguard.wording import NONE, SMALL_GROUP, count, duration, estimate, moment, number
 
 
 def html(card: Card, *, home: str = "") -> str:

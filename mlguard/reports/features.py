@@ -17,9 +17,9 @@ import numpy.typing as npt
 from mlguard.config import DataDriftMonitor
 from mlguard.data.profile import SCORE, FeatureProfile
 from mlguard.reports.traffic import Traffic
-from mlguard.reports.view import SMALL_GROUP, DriftChart, FeatureDrift, Figure
+from mlguard.reports.view import DriftChart, FeatureDrift, Figure
 from mlguard.stats.two_sample import DriftJudgement, judge_drift, judge_share_increase
-from mlguard.wording import estimate, number, share
+from mlguard.wording import SMALL_GROUP, estimate, number, share
 
 #: Cells of a drawn outline, at most; each is at least this share of the axis wide.
 CELLS = 28

@@ -15,11 +15,11 @@ import numpy as np
 from mlguard.config import AppSettings
 from mlguard.reports.performance import losses
 from mlguard.reports.traffic import Traffic, class_name, positive_class
-from mlguard.reports.view import SMALL_GROUP, GroupChart, GroupFigure
+from mlguard.reports.view import GroupChart, GroupFigure
 from mlguard.results import Verdict
 from mlguard.stats.groups import GapJudgement, judge_gap, judge_mean_gap
 from mlguard.stats.rates import Confusion, RateMetric, group_losses
-from mlguard.wording import estimate, number
+from mlguard.wording import SMALL_GROUP, estimate, number
 
 #: Charts of one report, at most.
 CHARTS = 8

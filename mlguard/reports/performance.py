@@ -2,7 +2,7 @@
 
 The loss is that of the concept-drift monitor: 1 for a wrong class and 0 for the right one; for
 a regression the absolute error, at most the scale that the reference states.  A bin with fewer
-than :data:`~mlguard.reports.view.SMALL_GROUP` labels is left out.
+than :data:`~mlguard.wording.SMALL_GROUP` labels is left out.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ import numpy.typing as npt
 
 from mlguard.reports.traffic import Flags, Floats, Traffic, class_name
 from mlguard.reports.view import (
-    SMALL_GROUP,
     CalibrationPoint,
     Mark,
     Point,
@@ -24,7 +23,7 @@ from mlguard.reports.view import (
 )
 from mlguard.stats.means import mean_interval
 from mlguard.stats.proportions import wilson_interval
-from mlguard.wording import count, estimate, moment, number
+from mlguard.wording import SMALL_GROUP, count, estimate, moment, number
 
 #: Bins of the time axis, at most, and the labels each should have on average.
 BINS, LABELS_PER_BIN = 28, 60

@@ -3,7 +3,7 @@
 Rules: nothing here knows of HTML, pandas or databases; every number that was judged carries
 its limit, its interval and its n; a chart is data plus the sentence that is its finding, so
 that whoever draws it has nothing left to decide.  Groups with fewer than
-:data:`SMALL_GROUP` rows appear by name only.
+:data:`mlguard.wording.SMALL_GROUP` rows appear by name only.
 """
 
 from __future__ import annotations
@@ -18,8 +18,6 @@ from mlguard.wording import rfc3339
 
 #: Keys whose numbers are seconds since the epoch.
 _TIMES = frozenset({"at", "since", "until", "serving_since", "expires", "last_report"})
-#: Below this many rows a group's figure could point at a person.
-SMALL_GROUP = 10
 
 
 class _Data(msgspec.Struct, frozen=True, kw_only=True):
@@ -165,7 +163,7 @@ class TimeChart(_Data, frozen=True, kw_only=True, tag_field="chart", tag="time")
 
 
 class GroupFigure(_Data, frozen=True, kw_only=True):
-    """One group's estimate; suppressed (None) below :data:`SMALL_GROUP` rows."""
+    """One group's estimate; suppressed (None) below :data:`mlguard.wording.SMALL_GROUP` rows."""
 
     group: str
     value: float | None

@@ -43,6 +43,7 @@ from mlguard.stats.rates import (
     group_rates,
 )
 from mlguard.stats.support import POWER, Aggregate
+from mlguard.wording import SMALL_GROUP, group_size
 
 __all__ = [
     "RATE_METRICS",
@@ -140,13 +141,13 @@ class GapJudgement(Judgement):
         """
         if self.too_small and self.reason == "few":
             small = {one.name: one.n for one in self.groups}
-            named = ", ".join(f"{name} ({small[name]})" for name in self.too_small)
+            named = ", ".join(f"{name} ({group_size(small[name])})" for name in self.too_small)
             return f"too few rows in {named}: at least {self.n_needed} needed"
         if self.value is None:
             return "undefined: there are no two groups to compare"
         # Explicit arguments: zero-argument super() does not work in a slotted dataclass.
         sentence = super(GapJudgement, self).explain()
-        values = {one.name: one.value for one in self.groups}
+        values = {one.name: one.value for one in self.groups if one.n >= SMALL_GROUP}
         named = ", ".join(
             f"{name} {figure(value)}"
             for name in self.pair or ()

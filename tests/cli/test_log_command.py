@@ -68,3 +68,68 @@ def test_what_cannot_be_meant_is_refused(mlguard, project, logged, words):
     """Neither or both of the two, or an app that is not there: exit 2, nothing changed."""
     assert typed(mlguard, project, *words)["exit_code"] == 2
     assert logged.read("iris").num_rows == 4
+
+
+# --- log check ------------------------------------------------------------------------------
+
+
+def check(mlguard, project):
+    done = mlguard("log", "check", "iris", "--json", folder=project)
+    VALIDATOR.validate(done.document)
+    return done
+
+
+def test_a_log_with_personal_data_is_named_column_by_column(mlguard, project):
+    """Exit 1 while the log holds it: redacted since, it warns; allowed, it is meant to be there."""
+    log = PredictionLog(project / ".mlguard/log")
+    writer = log.writer("iris", 1, "p")
+    writer.append(
+        [
+            {
+                "query_id": one,
+                "time": 1.0 + one,
+                "generation": 1,
+                "default": False,
+                "uid": f"ann.{one}@example.com",
+            }
+            for one in range(20)
+        ]
+    )
+    writer.close()
+    found = check(mlguard, project)
+    told = found.document
+    assert (found.code, told["verdict"], told["columns"], told["written"]) == (
+        1,
+        "failed",
+        ["uid"],
+        ["uid"],
+    )
+    assert "'uid' (mail addresses: 100 % of 20 values)" in told["summary"]
+    assert '[log] redact = ["uid"]' in told["next_step"]
+    assert "example.com" not in found.out
+    settings = project / "serving/iris/app.toml"
+    text = settings.read_text("utf-8")
+    settings.write_text(f'{text}\n[log]\nredact = ["uid"]\n', "utf-8")
+    since = check(mlguard, project)
+    assert (since.code, since.document["verdict"], since.document["written"]) == (1, "warned", [])
+    assert "older rows still hold it" in since.document["summary"]
+    assert "mlguard log erase iris --uid UID" in since.document["next_step"]
+    doctor = mlguard("doctor", "--json", folder=project).document["findings"]
+    [seen] = [one for one in doctor if one["id"] == "log.iris"]
+    assert (seen["state"], seen["summary"]) == ("warn", since.document["summary"])
+    settings.write_text(f'{text}\n[gate.privacy.pii]\nallow = ["uid"]\n', "utf-8")
+    assert (check(mlguard, project).code, check(mlguard, project).document["verdict"]) == (
+        0,
+        "passed",
+    )
+
+
+def test_a_log_that_is_not_there_is_no_pass(mlguard, project, logged):
+    """Without rows nothing was looked at; with harmless ones it passes; options of erase do not."""
+    done = mlguard("log", "check", "iris", folder=project)
+    assert (done.code, "No sign of personal data" in " ".join(done.out.split())) == (0, True)
+    for one in (project / ".mlguard/log/iris/1").iterdir():
+        one.unlink()
+    empty = check(mlguard, project)
+    assert (empty.code, empty.document["verdict"], empty.document["rows"]) == (0, "skipped", 0)
+    assert mlguard("log", "check", "iris", "--uid", "ann", folder=project).code == 2
