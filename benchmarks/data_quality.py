@@ -4,7 +4,12 @@
 
     python -m benchmarks.data_quality                    10 million rows, 20 columns: minutes
     python -m benchmarks.data_quality --rows 1000000     a tenth of it
-    python -m benchmarks.data_quality --python /path/to/venv/bin/python    peers of another venv
+    python -m benchmarks.data_quality --file rows.parquet    a file that an earlier run --kept
+    python -m benchmarks.data_quality --python /path/to/venv/bin/python    peers of another venv:
+        uv venv peers && uv pip install --python peers/bin/python pandera pandas pyarrow polars
+
+The one pass answers for schema, types, missing values, ranges, categories, constants and balance;
+exact duplicates, and rows that a second file of a tenth of the rows has too, are timed apart.
 
 Each runs in a process of its own; memory is the largest proportional set size (PSS) seen while
 it ran, and seconds of CPU tell what a quiet machine would take where this one is not.  Great
@@ -40,6 +45,16 @@ scan = scan_table(sys.argv[1])
 start, work = time.perf_counter(), time.process_time()
 names = list(scan.names)
 n_repeats(row_hashes(sys.argv[1], names, {one: scan[one].column.kind for one in names}))
+"""
+OURS_OVERLAP = """
+from mlguard.data.row_hashes import known_rows, row_hashes
+from mlguard.data.scan import scan_table
+scan = scan_table(sys.argv[1])
+start, work = time.perf_counter(), time.process_time()
+names = list(scan.names)
+kinds = {one: scan[one].column.kind for one in names}
+train, test = (row_hashes(one, names, kinds) for one in sys.argv[1:3])
+known_rows(test, train).sum()
 """
 GREAT_EXPECTATIONS = """
 import os
@@ -89,9 +104,9 @@ for one in ("city", "grade", "sex"):
 """
 
 
-def write(path, n):
+def write(path, n, seed=0):
     """Write the table: 13 numbers, 4 texts, flags and a constant, a gap in one column."""
-    rng, writer = np.random.default_rng(0), None
+    rng, writer = np.random.default_rng(seed), None
     cities = np.array([f"city {one}" for one in range(200)])
     for start in range(0, n, CHUNK):
         m = min(CHUNK, n - start)
@@ -116,17 +131,24 @@ def write(path, n):
     writer.close()
 
 
-def measured(python, code, file):
-    """Run code on a file; return seconds, seconds of CPU (imports apart) and peak PSS in MiB."""
-    head = "import sys, time\n"
+def measured(python, code, *files):
+    """Run code on files; return seconds, seconds of CPU (imports apart) and peak PSS in MiB."""
     imports = "\n".join(
         line for line in code.splitlines() if line.startswith(("import", "from", "os.environ"))
     )
-    body = (
-        f"{head}{imports}\nstart = time.perf_counter()\n{code}\nprint(time.perf_counter() - start)"
-    )
+    lines = [
+        "import sys, time",
+        imports,
+        "start, work = time.perf_counter(), time.process_time()",
+        code,
+        "print(time.perf_counter() - start, time.process_time() - work)",
+    ]
+    body = "\n".join(lines)
     child = subprocess.Popen(
-        [python, "-c", body, str(file)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [python, "-c", body, *map(str, files)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
     )
     peak, process = 0, psutil.Process(child.pid)
     while child.poll() is None:
@@ -134,10 +156,11 @@ def measured(python, code, file):
             peak = max(peak, process.memory_full_info().pss)
         except (psutil.Error, OSError):
             break
-        time.sleep(0.05)
+        time.sleep(0.1)
     out, err = child.communicate()
     if child.returncode:
-        return None, None, err.strip().splitlines()[-1:]
+        last = err.strip().splitlines()[-1:] or [f"it ended with code {child.returncode}"]
+        return None, None, last
     seconds, work = map(float, out.split()[-2:])
     return seconds, work, peak / 2**20
 
@@ -145,16 +168,22 @@ def measured(python, code, file):
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--rows", type=int, default=10_000_000)
+    parser.add_argument("--file", type=Path, help="this file, whose columns are as those written")
+    parser.add_argument("--keep", type=Path, help="write the file here, for --file")
     parser.add_argument("--python", default=sys.executable, help="interpreter that has the peers")
     parser.add_argument("--only", default="", help="run those whose name holds this")
     told = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / "rows.parquet"
-        write(file, told.rows)
-        print(f"{told.rows:,} rows, 20 columns, {file.stat().st_size / 2**20:.0f} MiB of Parquet")
+        file = told.file or told.keep or Path(folder) / "rows.parquet"
+        if told.file is None:
+            write(file, told.rows)
+        rows = pq.read_metadata(file).num_rows
+        second = Path(folder) / "second.parquet"
+        print(f"{rows:,} rows, 20 columns, {file.stat().st_size / 2**20:.0f} MiB of Parquet")
         runs = [
             ("mlguard, one pass", sys.executable, OURS),
-            ("mlguard, exact repeats", sys.executable, OURS_REPEATS),
+            ("mlguard, exact duplicates", sys.executable, OURS_REPEATS),
+            ("mlguard, overlap of two files", sys.executable, OURS_OVERLAP),
             ("polars, streaming", told.python, POLARS),
             ("pandera on pandas", told.python, PANDERA),
             ("Great Expectations on pandas", sys.executable, GREAT_EXPECTATIONS),
@@ -164,13 +193,15 @@ def main():
         for name, python, code in runs:
             if told.only not in name:
                 continue
-            seconds, work, memory = measured(python, code, file)
+            if code == OURS_OVERLAP:
+                write(second, max(1, rows // 10), seed=1)
+            seconds, work, memory = measured(python, code, file, second)
             if seconds is None:
-                print(f"{name:30} not measured: {' '.join(memory)}")
+                print(f"{name:30} not measured: {' '.join(memory)}", flush=True)
                 continue
-            rate = told.rows / seconds
             busy = f"{work:8.1f} s of CPU"
-            print(f"{name:30}{seconds:8.1f} s {busy} {rate:12,.0f} rows/s {memory:8,.0f} MiB PSS")
+            rate = f"{rows / seconds:12,.0f} rows/s {memory:8,.0f} MiB PSS"
+            print(f"{name:30}{seconds:8.1f} s {busy} {rate}", flush=True)
 
 
 if __name__ == "__main__":

@@ -63,6 +63,8 @@ def overlap(subject: Subject, policy: RepeatedCheck = _DEFAULT) -> Finding:
     """Judge how many test rows the model was trained on."""
     import numpy as np
 
+    from mlguard.data.row_hashes import known_rows
+
     train, test = subject.train_scan, subject.test_scan
     # Not declared without training rows: whoever asks has some.
     assert train is not None
@@ -74,7 +76,7 @@ def overlap(subject: Subject, policy: RepeatedCheck = _DEFAULT) -> Finding:
             hint="correct [data] train or [data] test",
         )
     known = _hashes(subject, "train", train, columns)
-    places = np.flatnonzero(np.isin(_hashes(subject, "test", test, columns), known))
+    places = np.flatnonzero(known_rows(_hashes(subject, "test", test, columns), known))
     list_rows(subject, OVERLAP, "test", places, rule="is in train too")
     return _judged(
         OVERLAP,

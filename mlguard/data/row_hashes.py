@@ -7,7 +7,9 @@ Of ten million different rows two share a hash by chance in about 3 of a million
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,6 +17,7 @@ import numpy.typing as npt
 
 from mlguard.data.batches import open_source
 from mlguard.data.frames import NOT_A_NUMBER
+from mlguard.data.scan import MOST_THREADS
 from mlguard.data.schema import Kind
 
 if TYPE_CHECKING:
@@ -54,12 +57,22 @@ def row_hashes(
         If the file cannot be read.
     """
     missing = frozenset(missing_values)
+
+    def of_part(part: int | None) -> Hashes:
+        with open_source(url) as source:
+            found = [
+                hash_batch(batch, columns, kinds, missing=missing)
+                for batch in source.batches(list(columns), part)
+            ]
+        return np.concatenate(found) if found else np.empty(0, np.uint64)
+
     with open_source(url) as source:
-        parts = [
-            hash_batch(batch, columns, kinds, missing=missing)
-            for batch in source.batches(list(columns))
-        ]
-    return np.concatenate(parts) if parts else np.empty(0, np.uint64)
+        n_parts = source.parts
+    workers = min(os.cpu_count() or 1, MOST_THREADS, n_parts)
+    if workers <= 1:
+        return of_part(None)
+    with ThreadPoolExecutor(workers, thread_name_prefix="mlguard-hash") as pool:
+        return np.concatenate(list(pool.map(of_part, range(n_parts))))
 
 
 def hash_batch(
@@ -78,14 +91,46 @@ def hash_batch(
 
 def n_repeats(hashes: Hashes) -> int:
     """Return how many rows repeat an earlier one."""
-    return len(hashes) - len(np.unique(hashes))
+    return len(_repeated(hashes))
 
 
 def repeats(hashes: Hashes) -> npt.NDArray[np.intp]:
     """Return the places of the rows that repeat an earlier one, rising, shape (n_repeats,)."""
-    order = np.argsort(hashes, kind="stable")
-    again = np.flatnonzero(hashes[order][1:] == hashes[order][:-1]) + 1
-    return np.sort(order[again])
+    # Only rows that have a twin are put in order: mostly there are few.
+    places = np.flatnonzero(_one_of(hashes, _repeated(hashes)))
+    order = np.argsort(hashes[places], kind="stable")
+    ordered = hashes[places][order]
+    again = np.flatnonzero(ordered[1:] == ordered[:-1]) + 1
+    return np.sort(places[order[again]])
+
+
+def known_rows(hashes: Hashes, known: Hashes) -> npt.NDArray[np.bool_]:
+    """Return which rows are among others that are known, shape (n_rows,)."""
+    both = np.concatenate([_distinct(hashes), _distinct(known)])
+    return _one_of(hashes, _repeated(both))
+
+
+def _repeated(hashes: Hashes) -> Hashes:
+    """Return the hashes that occurred before, once for every further time; sorted."""
+    # numpy sorts whole numbers faster than it, or anybody, finds the different ones by hashing.
+    ordered = np.sort(hashes)
+    return ordered[1:][ordered[1:] == ordered[:-1]]
+
+
+def _distinct(hashes: Hashes) -> Hashes:
+    ordered = np.sort(hashes)
+    first = np.ones(len(ordered), bool)
+    first[1:] = ordered[1:] != ordered[:-1]
+    return ordered[first]
+
+
+def _one_of(hashes: Hashes, some: Hashes) -> npt.NDArray[np.bool_]:
+    import pandas as pd
+
+    if not some.size:
+        return np.zeros(len(hashes), bool)
+    found: npt.NDArray[np.bool_] = pd.Series(hashes).isin(some).to_numpy()
+    return found
 
 
 def _mixed(values: Hashes) -> Hashes:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 #: Threads that read parts of one file; more do not help a pass that waits for memory.
-_THREADS = 4
+MOST_THREADS = 4
 #: Most different pairs of values that are counted for two columns together.
 MOST_PAIRS = 2_000
 
@@ -134,7 +134,7 @@ def scan_table(
             missing=frozenset(missing_values),
             expected=expected,
         )
-        workers = min(threads or min(os.cpu_count() or 1, _THREADS), source.parts)
+        workers = min(threads or min(os.cpu_count() or 1, MOST_THREADS), source.parts)
         found = fold(source) if workers <= 1 else _in_parts(url, fold, source.parts, workers)
     if found is None or not found.n_rows:
         raise DataError(f"{url} has a header but no rows", hint="a table needs at least one row")
