@@ -457,6 +457,7 @@ FINDINGS = {
     "service": {
         "service.model_errors": "share of valid rows on which the model gave no prediction",
         "service.default_ratio": "share of valid rows that got the default output",
+        "service.crash": "deaths of the version's processes within five minutes, on all servers",
         "service.load": "whether any server could load the active version",
     },
 }

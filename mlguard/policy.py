@@ -34,7 +34,7 @@ from mlguard.results import CheckResult, Finding, GateDecision, MonitorResult, V
 from mlguard.waivers import WaiverBook, waiver_note, waiver_words
 
 #: Monitors' checks that count something broken; one FAILED window of them is enough.
-HARD_CHECKS = frozenset({"service.model_errors", "service.load"})
+HARD_CHECKS = frozenset({"service.model_errors", "service.crash", "service.load"})
 #: Rows that a hard check needs before it may act, unless it says how many itself.
 HARD_N_MIN = 20
 #: FAILED windows in a row that roll back a version that is not confirmed yet.

@@ -63,6 +63,7 @@ from mlguard.config.policy import CheckPolicy, Family
 from mlguard.config.privacy import AnonymityCheck, PiiCheck, PrivacyGate, ProxiesCheck
 from mlguard.config.project import (
     EmailTable,
+    LogStoreTable,
     NotifyProjectTable,
     ProjectSettings,
     ProjectTable,
@@ -147,6 +148,7 @@ __all__ = [
     "LabelsTable",
     "LatencyRule",
     "LeakageCheck",
+    "LogStoreTable",
     "LogTable",
     "MinimumRule",
     "MissingCheck",

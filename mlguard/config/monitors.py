@@ -196,6 +196,13 @@ class ServiceMonitor(WindowedMonitor):
         0.01, description="Largest share of valid rows on which the model raised or gave nonsense."
     )
     default_ratio: Ratio = Field(0.1, description="Largest share of default answers.")
+    crashes: int = Field(
+        3,
+        ge=1,
+        description="Deaths of the version's processes within five minutes, on all servers "
+        "together, that are a failure. One that is ended at its wall, processor or memory limit "
+        "counts.",
+    )
 
 
 class MonitorTables(Table):

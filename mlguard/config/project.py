@@ -31,6 +31,26 @@ class RegistryTable(Table):
     )
 
 
+class LogStoreTable(Table):
+    """``[log]``: where the prediction log goes beside this machine's disk."""
+
+    url: str = Field(
+        "",
+        description="URL that fsspec knows, such as `s3://bucket/prefix` (`pip install "
+        "mlguard[s3]`), to which closed segments of the prediction log are carried, and from which "
+        "those of other machines come. Empty: the log stays on this machine.",
+    )
+    segment: Duration = Field(
+        120, ge=5, description="A segment is closed when it is so old, so that it can be carried."
+    )
+    spool_mib: float = Field(
+        1024,
+        gt=0,
+        description="What may wait on this machine while the store takes nothing, in MiB; beyond "
+        "it predictions are not logged any more (they are counted).",
+    )
+
+
 class ServerTable(Table):
     """``[server]``."""
 
@@ -165,6 +185,7 @@ class ProjectSettings(Table):
 
     project: ProjectTable = ProjectTable()
     registry: RegistryTable = RegistryTable()
+    log: LogStoreTable = LogStoreTable()
     server: ServerTable = ServerTable()
     notify: NotifyProjectTable = NotifyProjectTable()
     root: Path = Field(Path(), exclude=True)
@@ -214,6 +235,12 @@ class ProjectSettings(Table):
         """The artifact store's URL with a relative path made absolute."""
         url = self.registry.artifacts
         return url if "://" in url else str((self.root / url).resolve())
+
+    @property
+    def log_url(self) -> str:
+        """The URL of the prediction log's store with a relative path made absolute; or empty."""
+        url = self.log.url
+        return url if "://" in url or not url else str((self.root / url).resolve())
 
     def app_names(self) -> list[str]:
         """Names of the apps declared under ``serving/``, sorted."""

@@ -126,7 +126,17 @@ class LabelsTable(Table):
 class LogTable(Table):
     """``[log]``: what the prediction log keeps."""
 
-    inputs: Literal["all", "none"] = Field("all", description="Whether input rows are kept.")
+    inputs: Literal["all", "sample", "none"] = Field(
+        "all",
+        description="Of which rows the inputs are kept; of the others everything else is.",
+    )
+    sample_rate: float = Field(
+        0.1,
+        gt=0,
+        le=1,
+        description='Share of the rows whose inputs are kept where `inputs = "sample"`, drawn by '
+        "their query id.",
+    )
     retention: Duration = Field(30 * 86400, gt=0, description="How long rows are kept.")
     redact: list[str] = Field(default_factory=list, description="Columns that are never written.")
 

@@ -33,9 +33,11 @@ FIXED_COLUMNS: dict[str, pa.DataType] = {
     "groups": pa.string(),
     "latency_ms": pa.float32(),
     "valid": pa.bool_(),
+    # Null, in rows of older releases: they were kept where there are columns of inputs.
+    "inputs_kept": pa.bool_(),
 }
 #: Columns that rows are found by: they are written even where they are redacted.
-_NEEDED = frozenset({"query_id", "time", "generation", "default", "valid"})
+_NEEDED = frozenset({"query_id", "time", "generation", "default", "valid", "inputs_kept"})
 _PREFIX = "feature:"
 _TYPES: dict[Kind, pa.DataType] = {
     "number": pa.float64(),

@@ -18,7 +18,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from mlguard.data.log_columns import array
-from mlguard.data.log_segments import use_parquet
+from mlguard.data.log_segments import STATE_FILE, TOMBSTONE, use_parquet
 
 #: The note, in an app's folder.
 _NOTE = "erased.json"
@@ -37,6 +37,11 @@ class ErasedRows:
         self._path = folder / _NOTE
         self._stamp: tuple[int, int] | None = None
         self._known: dict[int, float] = {}
+
+    @property
+    def path(self) -> Path:
+        """The file of the note."""
+        return self._path
 
     def ids(self) -> frozenset[int]:
         """Return the query ids that nobody may read any more."""
@@ -122,6 +127,8 @@ def rewrite_without(path: Path, query_ids: Collection[int]) -> int:
     if not gone:
         return 0
     if not kept.num_rows:
+        if (path.parents[2] / STATE_FILE).exists():
+            path.with_suffix(TOMBSTONE).touch()
         path.unlink()
         return gone
     draft = path.with_suffix(".parquet.tmp")

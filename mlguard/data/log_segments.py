@@ -22,6 +22,11 @@ from mlguard.errors import DataError
 
 Result = TypeVar("Result")
 
+#: What a log that has a store knows of it, in the log's folder (mlguard.data.log_store).
+STATE_FILE = "store.db"
+#: What stands for a segment of which an erasure left nothing, until the store has none either.
+TOMBSTONE = ".erased"
+
 
 class Segment:
     """One growing file: an Arrow IPC stream, locked while its writer lives."""

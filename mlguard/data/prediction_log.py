@@ -20,7 +20,9 @@ Rules:
 
 from __future__ import annotations
 
+import math
 import threading
+import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -39,10 +41,17 @@ from mlguard.data.log_columns import (
     scalar,
 )
 from mlguard.data.log_erasing import ErasedRows, rewrite_without, without
-from mlguard.data.log_segments import Segment, read_stream, recover, use_parquet
+from mlguard.data.log_segments import (
+    STATE_FILE,
+    Segment,
+    read_stream,
+    recover,
+    use_parquet,
+)
 from mlguard.data.mirrored import is_mirrored
 from mlguard.data.profile import Profile
 from mlguard.data.profile_log import (
+    FILE_BYTES,
     ProfileWriter,
     Slice,
     has_slices,
@@ -86,6 +95,7 @@ class LogWriter:
         schema: LogSchema,
         *,
         segment_bytes: int = SEGMENT_BYTES,
+        segment_s: float = math.inf,
         buffer_rows: int = BUFFER_ROWS,
     ) -> None:
         self.written = 0
@@ -95,6 +105,8 @@ class LogWriter:
         self._process = process
         self._schema = schema
         self._segment_bytes = segment_bytes
+        self._segment_s = segment_s
+        self._opened_at = 0.0
         self._buffer_rows = buffer_rows
         self._rows: list[Mapping[str, Any]] = []
         self._columns: list[tuple[Mapping[str, Sequence[Any]], Sequence[Sequence[Any]] | None]] = []
@@ -177,6 +189,7 @@ class LogWriter:
             if self._segment is None:
                 self._folder.mkdir(parents=True, exist_ok=True)
                 self._segment = Segment.create(self._folder, self._process, self._schema.arrow)
+                self._opened_at = time.monotonic()
             self._segment.write(message)
         except Exception as error:  # noqa: BLE001
             with self._buffer_lock:
@@ -186,7 +199,8 @@ class LogWriter:
                 self._segment = None
             return
         self.written += n_rows
-        if self._segment.size >= self._segment_bytes:
+        old = time.monotonic() - self._opened_at >= self._segment_s
+        if old or self._segment.size >= self._segment_bytes:
             # Turning it into Parquet takes long: PredictionLog.recover does that elsewhere.
             self._segment.close()
             self._segment = None
@@ -203,10 +217,19 @@ class PredictionLog:
     ----------
     root : path
         Folder with one folder per app.
+    segment_s : float, optional
+        A growing segment is closed when it is so old, in seconds, so that others see it soon.
+
+    Attributes
+    ----------
+    late_s : float
+        Seconds that a row may take to be readable here: 0 unless other machines write rows too.
     """
 
-    def __init__(self, root: Path | str) -> None:
+    def __init__(self, root: Path | str, *, segment_s: float = math.inf) -> None:
         self.root = Path(root)
+        self.late_s = 0.0
+        self._segment_s = segment_s
         self._ranges: dict[Path, dict[str, tuple[Any, Any]]] = {}
         self._erased: dict[str, ErasedRows] = {}
 
@@ -236,7 +259,7 @@ class PredictionLog:
         folder = self._folder(app, version_id)
         self._recover_in(folder)
         schema = LogSchema(tuple(features), frozenset(redact), inputs)
-        return LogWriter(folder, process.replace("/", "_"), schema)
+        return LogWriter(folder, process.replace("/", "_"), schema, segment_s=self._segment_s)
 
     def profile_writer(
         self,
@@ -255,6 +278,8 @@ class PredictionLog:
             grid,
             features,
             redact=redact,
+            # What is carried to a store is carried whole whenever it has grown.
+            file_bytes=FILE_BYTES if math.isinf(self._segment_s) else FILE_BYTES // 16,
         )
 
     def has_slices(self, app: str, version_id: int | str) -> bool:
@@ -368,7 +393,7 @@ class PredictionLog:
         removed = 0
         for one in self.apps() if app is None else [app]:
             self.recover(one)
-            self._erase_closed(one)
+            self.erase_noted(one)
             self._gone(one).forget(older_than)
             for folder in self._folders(one, None):
                 prune_slices(folder, older_than)
@@ -423,13 +448,15 @@ class PredictionLog:
             leave the disk when that is closed.
         """
         found = self.count(app, query_ids)
-        if found:
+        # A log with a store: another machine may have rows that are not here yet.
+        if found or (self.root / STATE_FILE).exists():
             self._gone(app).add(query_ids, at)
             self.recover(app)
-            self._erase_closed(app)
+            self.erase_noted(app)
         return found
 
-    def _erase_closed(self, app: str) -> None:
+    def erase_noted(self, app: str) -> None:
+        """Remove from closed segments what is noted as erased, here or on another machine."""
         gone = self._gone(app).ids()
         if not gone:
             return

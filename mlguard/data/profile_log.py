@@ -132,6 +132,7 @@ class ProfileWriter:
         redact: Sequence[str] = (),
         clock: Callable[[], float] = time.time,
         slice_s: float = SLICE_S,
+        file_bytes: int = FILE_BYTES,
     ) -> None:
         self.written = 0
         self.last_error = ""
@@ -139,6 +140,7 @@ class ProfileWriter:
         self._process = process
         self._clock = clock
         self._slice_s = slice_s
+        self._file_bytes = file_bytes
         # Times are texts in a row, and the passing of time is no drift.
         self._places = {
             one.name: place
@@ -235,7 +237,7 @@ class ProfileWriter:
             self.last_error = f"{type(error).__name__}: {error}"
 
     def _write(self, line: bytes) -> None:
-        if self._path is None or self._size + len(line) > FILE_BYTES:
+        if self._path is None or self._size + len(line) > self._file_bytes:
             self._folder.mkdir(parents=True, exist_ok=True)
             self._path = self._folder / f"{self._process}-{self._number:06d}{SUFFIX}"
             self._number += 1

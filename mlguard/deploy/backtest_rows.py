@@ -226,6 +226,7 @@ def _dressed(
         score=np.full(n, np.nan) if told["score"] is None else np.asarray(told["score"], float),
         default=~valid,
         valid=np.ones(n, bool),
+        inputs_kept=np.ones(n, bool),
         explanation=explanation,
         groups=groups,
         label=_objects(frame[settings.data.target].astype(object).tolist()),

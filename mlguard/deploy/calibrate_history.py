@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from mlguard.config import AppSettings, ProjectSettings
 from mlguard.data.labels import LabelStore, default_url
-from mlguard.data.prediction_log import PredictionLog
+from mlguard.data.log_store import project_log
 from mlguard.deploy.backtest import model_of
 from mlguard.deploy.backtest_rows import answered
 from mlguard.deploy.calibrate import Calibration
@@ -94,7 +94,7 @@ def _logged(project: ProjectSettings, settings: AppSettings, registry: Registry)
     if state.active is None:
         return None
     reference = registry.reference(settings.name, state.active.digest)
-    log = PredictionLog(project.log_dir)
+    log = project_log(project)
     table = log.read(settings.name, version_id=state.active.id, generation=state.generation)
     if reference is None or table.num_rows < LEAST_LABELS:
         return None

@@ -102,14 +102,14 @@ def erase(
         If not exactly one of the two is given.
     """
     from mlguard.data.labels import LabelStore, default_url
-    from mlguard.data.prediction_log import PredictionLog
+    from mlguard.data.log_store import project_log
 
     if (query_id is None) == (uid is None):
         raise UsageError(
             "say whose rows: one query id, or one uid",
             hint="mlguard log erase APP --id QUERY_ID, or --uid UID",
         )
-    log = PredictionLog(project.log_dir)
+    log = project_log(project)
     if not dry_run and registry.live_servers():
         pause(FLUSHED_S)
     ids = [query_id] if query_id is not None else log.ids_of(app, uid=uid or "")
@@ -120,6 +120,8 @@ def erase(
         # Labels first: where it ends half-way, the rows still say whose labels are left.
         n_labels = labels.erase(ids)
         rows = log.erase(app, ids, at=registry.clock())
+        # Where the log has a store, what is left of its segments is carried there.
+        project_log(project)
     if rows or n_labels:
         why = reason or "a person's rows were to be forgotten"
         registry.record(app, "erased", why, rows=rows, labels=n_labels)

@@ -17,7 +17,7 @@ from typing import Any
 from mlguard.config import AppSettings, ProjectSettings
 from mlguard.data.labels import LabelStore, default_url
 from mlguard.data.log_columns import feature_column
-from mlguard.data.prediction_log import PredictionLog
+from mlguard.data.log_store import project_log
 from mlguard.deploy.explanation import Explanation, Logged, OtherAnswer
 from mlguard.errors import MlguardError, NotFoundError
 from mlguard.models.bundle import Manifest
@@ -70,7 +70,7 @@ def explain(
     version = registry.version_by_id(version_id) if version_id else None
     schema = InputSchema.from_json(version.manifest["input_schema"]) if version else None
     redact = frozenset(settings.log.redact) if settings is not None else frozenset()
-    log = PredictionLog(project.log_dir)
+    log = project_log(project)
     rows = log.read(app, version_id=version_id, query_ids=[query_id])
     logged = _logged(rows.slice(0, 1).to_pylist()[0], schema, redact) if rows.num_rows else None
     labels = LabelStore(default_url(project.log_dir, app))
@@ -120,7 +120,7 @@ def _whose(
         )
     if query_id >= UNCREDITED:
         # Drawn by a server that could not reach the registry: only the log knows whose it is.
-        log = PredictionLog(project.log_dir)
+        log = project_log(project)
         for one in (0, *(version.id for version in registry.versions(app))):
             rows = log.read(app, version_id=one, query_ids=[query_id])
             if rows.num_rows:
@@ -138,8 +138,9 @@ def _logged(found: Mapping[str, Any], schema: InputSchema | None, redact: frozen
     row = {}
     for one in features:
         column = feature_column(one.name)
+        # Of a row that is not in the sample there are columns, with nothing in them.
         # What is redacted today is not shown, though it was written while it was not.
-        if column in found and one.name not in redact:
+        if column in found and one.name not in redact and found.get("inputs_kept") is not False:
             row[one.name] = found[column]
     groups = json.loads(found["groups"]) if found["groups"] else {}
     return Logged(

@@ -203,6 +203,7 @@ def _judged(
     if rows is None or not len(rows):
         return None
     loss, judged = row_losses(rows, task=settings.app.task, scale=reference_scale(reference))
+    judged &= rows.inputs_kept
     return _Judged(rows.take(judged), loss[judged])
 
 

@@ -18,8 +18,8 @@ import numpy.typing as npt
 
 from mlguard.config import AppSettings, ProjectSettings
 from mlguard.data.labels import LabelStore, default_url
+from mlguard.data.log_store import project_log
 from mlguard.data.pii import find_personal_data
-from mlguard.data.prediction_log import PredictionLog
 from mlguard.deploy.explaining import rows_before
 from mlguard.errors import UndecidedError
 from mlguard.monitors.losses import reference_scale, row_losses
@@ -77,7 +77,7 @@ def read_rows(
             app=incident.app,
             incident=incident.id,
         )
-    log = PredictionLog(project.log_dir)
+    log = project_log(project)
     table = log.read(
         incident.app,
         version_id=incident.version_id,
@@ -111,6 +111,7 @@ def read_rows(
         )
     finally:
         labels.close()
+    after, before = _with_inputs(after), None if before is None else _with_inputs(before)
     loss_after, _ = row_losses(after, task=settings.app.task, scale=scale)
     loss_before = np.zeros(0)
     if before is not None:
@@ -127,6 +128,11 @@ def _window(incident: Incident) -> Mapping[str, Any] | None:
     if not isinstance(found, Mapping) or not {"start", "end"} <= set(found):
         return None
     return found
+
+
+def _with_inputs(rows: WindowData) -> WindowData:
+    """Return the rows whose inputs were kept, all of them where none were."""
+    return rows.take(rows.inputs_kept) if rows.inputs_kept.any() else rows
 
 
 def _of_subject(rows: WindowData, incident: Incident) -> WindowData:

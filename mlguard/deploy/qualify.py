@@ -224,7 +224,7 @@ def _answerable(window: WindowData | None) -> WindowData | None:
     """Return the latest valid rows of a window whose inputs were logged."""
     if window is None or not window.columns:
         return None
-    places = np.flatnonzero(window.valid)[-N_MIN:]
+    places = np.flatnonzero(window.valid & window.inputs_kept)[-N_MIN:]
     return window.take(places) if places.size else None
 
 
@@ -234,7 +234,7 @@ def _comparable(failure: Failure) -> WindowData | None:
     if window is None or not window.columns:
         return None
     _, judged = row_losses(window, task=failure.task, scale=failure.scale)
-    places = np.flatnonzero(judged)[-MOST_ROWS:]
+    places = np.flatnonzero(judged & window.inputs_kept)[-MOST_ROWS:]
     return window.take(places) if places.size >= N_MIN else None
 
 
@@ -243,7 +243,7 @@ def _nothing_to_compare(failure: Failure) -> str:
         return "no rows of the failing window are kept"
     if not failure.window.columns:
         return "the inputs of the failing window are not logged"
-    return f"the failing window has fewer than {N_MIN} labelled rows to compare on"
+    return f"the failing window has fewer than {N_MIN} labelled rows with inputs to compare on"
 
 
 def _rows(window: WindowData, names: Sequence[str]) -> list[list[Any]]:

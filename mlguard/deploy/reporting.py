@@ -18,11 +18,13 @@ import msgspec
 from mlguard.config import AppSettings, ProjectSettings
 from mlguard.data.frames import read_frame
 from mlguard.data.labels import LabelStore, default_url
-from mlguard.data.prediction_log import PredictionLog, feature_column
+from mlguard.data.log_store import project_log
+from mlguard.data.prediction_log import feature_column
 from mlguard.deploy.mailing import carrier
 from mlguard.deploy.outcome import SCHEMA_VERSION
 from mlguard.deploy.training import Progress
 from mlguard.errors import MlguardError
+from mlguard.monitors.window import kept_inputs
 from mlguard.notify.outbox import Delivered
 from mlguard.reports import schedule
 from mlguard.reports.build import build_report
@@ -33,6 +35,7 @@ from mlguard.wording import count, moment
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from mlguard.data.prediction_log import PredictionLog
     from mlguard.registry import Registry
 
 #: Rows of live traffic that Evidently is given, the newest; its report grows with them.
@@ -131,7 +134,7 @@ def make_report(
     progress : callable
         Told in one line what is going on.
     """
-    log = PredictionLog(project.log_dir)
+    log = project_log(project)
     progress(f"reading the traffic of {settings.name}")
     with contextlib.closing(LabelStore(default_url(project.log_dir, settings.name))) as labels:
         view = build_report(
@@ -175,6 +178,7 @@ def _evidently(
         return False
     features = [one["name"] for one in active.manifest["input_schema"]["features"]]
     rows = log.read(settings.name, since=since, until=until)
+    rows = rows.filter(kept_inputs(rows))
     columns = [feature_column(name) for name in features]
     if len(rows) < EVIDENTLY_MIN_ROWS or not set(columns) <= set(rows.column_names):
         return False

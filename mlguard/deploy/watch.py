@@ -43,6 +43,7 @@ from mlguard.results import Verdict
 from mlguard.wording import duration
 
 if TYPE_CHECKING:
+    from mlguard.data.log_store import LogStore
     from mlguard.data.prediction_log import PredictionLog
     from mlguard.registry import AppState, Registry, Server, Version
 
@@ -54,6 +55,8 @@ INTERVAL_S = 1.0
 RECONCILE_S = 10.0
 #: Old rows are dropped from the log this often.
 PRUNE_S = 3600.0
+#: What another machine logged is here so many seconds after it closed the segment.
+CARRIED_S = 60.0
 #: Whether a report is due is asked this often.
 REPORT_S = 60.0
 #: A stopwatch is stored at least this often.
@@ -73,6 +76,8 @@ class _Moments:
 
     reconciled: float = -float("inf")
     pruned: float = -float("inf")
+    pruned_store: float = -float("inf")
+    store_error: str = ""
     reported: float = -float("inf")
     stored: dict[str, float] = field(default_factory=dict)
 
@@ -130,6 +135,7 @@ class Watcher:
         self.only = only
         self._monotonic = monotonic or (time.monotonic if clock is time.time else clock)
         self._log = log or _project_log(project)
+        self._store = _project_store(project, self._log)
         self._labels = labels or _project_labels(project)
         self._deliver = deliver
         self._report = report
@@ -167,6 +173,7 @@ class Watcher:
                 return []
             events = list(self._tidy(now))
             servers = self.registry.live_servers()
+            self._wait_for_others(servers)
         except RegistryError as error:
             self._memory.forget()
             return [self._failed("", error, now)]
@@ -182,6 +189,13 @@ class Watcher:
                 events.append(self._failed(app, error, now))
         events += self._send(now)
         return events
+
+    def _wait_for_others(self, servers: list[Server]) -> None:
+        """Leave rows time to come through the store, where other machines write some."""
+        others = self._store is not None and any(
+            one.host != socket.gethostname() for one in servers
+        )
+        self._log.late_s = self.project.log.segment + CARRIED_S if others else 0.0
 
     def apps(self) -> list[str]:
         """Return the apps that are watched."""
@@ -235,6 +249,24 @@ class Watcher:
             )
         if self._deliver is not None:
             yield from self._errand_of("", "delivered", now, functools.partial(self._deliver, now))
+        if self._store is not None:
+            # Last: a bucket that is slow must not hold up mail.
+            yield from self._errand_of("", "log", now, functools.partial(self._carry, now))
+
+    def _carry(self, now: float) -> str | None:
+        """Carry the log to its store, and drop there what is too old; say what goes wrong once."""
+        assert self._store is not None
+        found = self._store.sync()
+        if not 0 <= now - self._moments.pruned_store < PRUNE_S:
+            self._moments.pruned_store = now
+            for app, settings in list(self._settings.items()):
+                self._store.prune(now - settings.log.retention, app)
+        if found is None or found.error == self._moments.store_error:
+            return None
+        self._moments.store_error = found.error
+        if not found.error:
+            return "the log's store takes segments again"
+        return f"the log's store takes nothing: {found.error}"
 
     def _errand_of(
         self, app: str, kind: str, now: float, run: Callable[[], str | None]
@@ -523,6 +555,14 @@ def _project_log(project: ProjectSettings) -> PredictionLog:
     from mlguard.data.prediction_log import PredictionLog
 
     return PredictionLog(project.log_dir)
+
+
+def _project_store(project: ProjectSettings, log: PredictionLog) -> LogStore | None:
+    if not project.log.url:
+        return None
+    from mlguard.data.log_store import LogStore
+
+    return LogStore(log, project.log_url)
 
 
 def _project_labels(project: ProjectSettings) -> Callable[[str], Labels]:

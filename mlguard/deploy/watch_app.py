@@ -24,9 +24,9 @@ from mlguard.deploy.watch_profiles import SlicePlace, walk_slices
 from mlguard.deploy.watch_rows import SETTLE_S, Place, Stretch, walk
 from mlguard.monitors.maturity import immature
 from mlguard.monitors.protocol import Looking, Monitor, Profiled, Sequential
-from mlguard.monitors.service import judge_load
+from mlguard.monitors.service import CRASH_S, judge_crashes, judge_load
 from mlguard.monitors.window import Coverage, WindowData, concat, cut, window_data
-from mlguard.policy import Condition, condition
+from mlguard.policy import Condition, clears, condition
 from mlguard.results import MonitorResult, Verdict, Window
 
 if TYPE_CHECKING:
@@ -97,6 +97,7 @@ class AppWatch:
             conditions[name] = self._condition(monitor, name, n_rows=n_rows, n_labels=n_labels)
         if self.settings.monitor.service.enabled:
             self._judge_load(active)
+            self._judge_crashes(active)
         return conditions
 
     # --- monitors ------------------------------------------------------------------------
@@ -377,7 +378,7 @@ class AppWatch:
         known = self.memory.state(key)
         place = Place() if known is None else Place.from_json(known["place"])
         table = self.table(needing[0][0])
-        until = self.now - self.settings.labels.delay - SETTLE_S
+        until = self.now - self.settings.labels.delay - max(SETTLE_S, self.log.late_s)
         reader = self.reader()
         for rows, after in self._walk(active, place, table, until).windows():
             due = _answered(rows)
@@ -430,6 +431,28 @@ class AppWatch:
                 generation=self.state.generation,
             )
             self._record([dataclasses.replace(found, window=window)])
+
+    def _judge_crashes(self, active: Version) -> None:
+        """Say it when the version's processes die, and until that was over for long enough."""
+        crashes = self.registry.crashes(self.app, active.id, self.state.generation)
+        if not crashes:
+            return
+        history = self.memory.history(self.app, self.state.generation).get("service.crash", [])
+        last = history[-1] if history else None
+        since = last.window.end if last is not None and last.window is not None else 0.0
+        table = self.settings.monitor.service
+        found = judge_crashes(
+            active.name,
+            crashes,
+            limit=table.crashes,
+            since=since,
+            now=self.now,
+            generation=self.state.generation,
+        )
+        if found.verdict is Verdict.PASSED and (last is None or clears(history, table)):
+            return
+        if last is None or found.verdict is not last.verdict or self.now - since >= CRASH_S:
+            self._record([found])
 
 
 def _resumed(monitor: Monitor | None, known: dict[str, Any] | None) -> Sequential:

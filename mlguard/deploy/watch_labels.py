@@ -158,7 +158,7 @@ class LabelReader:
         for label in found:
             if owners[label.query_id] in tables and label.query_id not in logged:
                 # The age may be negative where the clock was set back: no reason to wait.
-                if 0 <= self.now - label.at < SETTLE_S:
+                if 0 <= self.now - label.at < max(SETTLE_S, self.log.late_s):
                     break
                 n_lost += 1
             taken.append(label)

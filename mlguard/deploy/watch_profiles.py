@@ -107,7 +107,7 @@ def walk_slices(
     now : float
         The time.
     """
-    until = now - SETTLE_S
+    until = now - max(SETTLE_S, log.late_s)
     found = [
         one
         for one in log.slices(app, version_id, grid, place.stops)

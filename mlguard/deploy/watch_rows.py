@@ -182,7 +182,7 @@ def walk(
     block_of : callable
         Finds the block of an id.
     """
-    until = now - SETTLE_S if until is None else until
+    until = now - max(SETTLE_S, log.late_s) if until is None else until
     since = place.since
     if now < place.seen_at - BACK_S:
         # Nobody knows since when it is back: look at the whole generation, once.

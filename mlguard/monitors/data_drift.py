@@ -78,7 +78,7 @@ class DataDrift:
         current = None
         left_out: list[str] = []
         if self.profile is not None and window.columns:
-            rows = window.take(window.valid)
+            rows = window.take(window.valid & window.inputs_kept)
             known = known_columns(self.profile, rows.columns)
             current = self.profile.only(known).summarise(known)
             left_out = [

@@ -67,7 +67,7 @@ class Requests:
 
     def judge(self, window: WindowData) -> list[MonitorResult]:
         """Judge a closed window by its rows."""
-        rows = window.take(window.valid)
+        rows = window.take(window.valid & window.inputs_kept)
         current = None
         if self.profile is not None and window.columns:
             known = known_columns(self.profile, rows.columns)

@@ -1,10 +1,14 @@
 """``service``: whether the version answers what it was asked.
 
-Two findings a window.  ``service.model_errors`` counts rows that were valid and on which the
-model raised, died or gave nonsense; it is a hard check, because such a row is broken whatever
+Two findings a window of rows.  ``service.model_errors`` counts rows that were valid and on which
+the model raised, died or gave nonsense; it is a hard check, because such a row is broken whatever
 the world does.  A bad request is the caller's and is not counted, nor is an answer that came
 too late: a slow machine is no broken model.  ``service.default_ratio`` counts the other default
 answers to valid rows, so that one cause is told once.
+
+``service.crash`` counts the deaths of the version's processes: three within five minutes are a
+failure, however many rows went well in between.  Servers record them as they happen; they belong
+to no window of rows.
 
 A broken model should not need a whole window to be found: the first 20, 40, 80, … rows of an
 open window are looked at as well, and the error of all looks together is kept below the
@@ -15,7 +19,8 @@ and one failing window of a hard check moves traffic.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -23,8 +28,10 @@ import numpy as np
 from mlguard.config import AppSettings, ServiceMonitor
 from mlguard.monitors.shares import N_MIN, judge_share
 from mlguard.monitors.window import WindowData
-from mlguard.results import MonitorResult, Verdict
+from mlguard.results import MonitorResult, Verdict, Window
 
+#: Deaths of a version's processes are counted over so many seconds.
+CRASH_S = 300.0
 #: Explanations of a default answer that say nothing about the model (words of the HTTP contract).
 NOT_THE_MODEL = frozenset(
     {
@@ -117,6 +124,65 @@ class Service:
                 "version": window.version,
             },
         )
+
+
+def judge_crashes(
+    version: str,
+    crashes: Sequence[tuple[float, str]],
+    *,
+    limit: int,
+    since: float,
+    now: float,
+    generation: int,
+) -> MonitorResult:
+    """Judge how often the processes of the active version died.
+
+    Parameters
+    ----------
+    version : str
+        Name of the active version.
+    crashes : sequence of (float, str)
+        When they died, rising, seconds since the epoch, and of what.
+    limit : int
+        Deaths within :data:`CRASH_S` that are a failure.
+    since : float
+        Until when an earlier look has seen them.  What came between two looks counts, even if
+        it is over by now: the watcher itself may have been away.
+    now : float
+        The time.
+    generation : int
+        In which they died.
+
+    Returns
+    -------
+    MonitorResult
+        FAILED from ``limit`` on, WARNED for fewer, PASSED for none.
+    """
+    times = np.array([at for at, _ in crashes], float)
+    starts = np.array([*times[times >= since], now]) - CRASH_S
+    # A time that lies ahead was written before the clock was set back: it is not older than now.
+    counts = [int(((times > start) & (times <= start + CRASH_S)).sum()) for start in starts[:-1]]
+    counts.append(int((times > starts[-1]).sum()))
+    n = max(counts)
+    start = float(starts[int(np.argmax(counts))])
+    reasons = Counter(why for at, why in crashes if start < at)
+    words = f"{n} deaths of its processes within five minutes, {limit} are a failure"
+    if reasons:
+        words += f"; {reasons.most_common(1)[0][0]}"
+    verdict = Verdict.FAILED if n >= limit else Verdict.WARNED if n else Verdict.PASSED
+    return MonitorResult(
+        id="service.crash",
+        verdict=verdict,
+        summary=words,
+        value=float(n),
+        limit=float(limit - 1),
+        n=n,
+        n_min=min(n, limit),
+        version=version,
+        window=Window(start=start, end=now, n_rows=0, n_labels=0, generation=generation),
+        reason={Verdict.FAILED: "limit_exceeded", Verdict.WARNED: "not_proven"}.get(verdict, ""),
+        next_step="" if verdict is Verdict.PASSED else "see the server's log for how they ended",
+    )
 
 
 def judge_load(version: str, reasons: Mapping[str, str], n_servers: int) -> MonitorResult | None:

@@ -96,6 +96,8 @@ class WindowData:
         Positive-class score or regression value, NaN where there is none.
     default, valid : ndarray of bool
         Whether the default was answered; whether the row passed the request schema.
+    inputs_kept : ndarray of bool
+        Whether the log has the row's inputs; where it has not, its columns say nothing.
     explanation : ndarray of object
         Why the default was answered, None elsewhere.
     groups : sequence of dict
@@ -122,6 +124,7 @@ class WindowData:
     score: npt.NDArray[np.float64]
     default: npt.NDArray[np.bool_]
     valid: npt.NDArray[np.bool_]
+    inputs_kept: npt.NDArray[np.bool_]
     explanation: Objects
     groups: Sequence[Mapping[str, str]]
     label: Objects
@@ -227,6 +230,7 @@ def window_data(
         ),
         default=_flags(table.column("default")),
         valid=_flags(table.column("valid")),
+        inputs_kept=kept_inputs(table),
         explanation=_objects(table.column("explanation").to_pylist()),
         groups=[_group(one) for one in table.column("groups").to_pylist()],
         label=_objects([None if one is None else one.value for one in joined]),
@@ -236,6 +240,14 @@ def window_data(
         arrived=np.array([np.nan if one is None else one.at for one in joined], dtype=np.float64),
         coverage=coverage,
     )
+
+
+def kept_inputs(table: pa.Table) -> npt.NDArray[np.bool_]:
+    """Return of which rows of the log the inputs were kept, as far as there are any."""
+    if "inputs_kept" not in table.column_names:
+        return np.ones(table.num_rows, dtype=bool)
+    # Null in rows of older releases, which kept all or none.
+    return np.array([one is not False for one in table.column("inputs_kept").to_pylist()], bool)
 
 
 def known_columns(

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import delete, insert, select
+from sqlalchemy import Connection, delete, insert, select
 
 from mlguard.registry.apps import Apps
 from mlguard.registry.database import to_text
 from mlguard.registry.tables import monitor_results, monitor_states
 from mlguard.results import MonitorResult
+
+#: What servers tell the monitors stands among their states, a row a server.
+_CRASHES = "crashes "
+#: Deaths that are kept of one server; the latest.
+_MOST_CRASHES = 50
 
 
 class Observations(Apps):
@@ -45,18 +50,54 @@ class Observations(Apps):
     ) -> None:
         """Store what a monitor wants to remember; it replaces what it stored before."""
         with self.database.write(data=True) as connection:
-            self.database.put(
-                connection,
-                monitor_states,
-                {
-                    "app": app,
-                    "version_id": version_id,
-                    "generation": generation,
-                    "monitor": monitor,
-                    "state": to_text(dict(state)),
-                    "at": self.clock(),
-                },
-            )
+            self._put_state(connection, (app, version_id, generation, monitor), state)
+
+    def _put_state(
+        self, connection: Connection, key: tuple[str, int, int, str], state: Mapping[str, Any]
+    ) -> None:
+        names = ("app", "version_id", "generation", "monitor")
+        written = {"state": to_text(dict(state)), "at": self.clock()}
+        self.database.put(connection, monitor_states, dict(zip(names, key, strict=True)) | written)
+
+    def note_crashes(
+        self,
+        app: str,
+        version_id: int,
+        generation: int,
+        server_id: str,
+        crashes: Sequence[tuple[float, str]],
+    ) -> None:
+        """Add deaths of a version's processes to those that a server has told of.
+
+        Parameters
+        ----------
+        app, version_id, generation
+            Whose processes, and in which generation of the app.
+        server_id : str
+            Who tells; nobody else writes to its row.
+        crashes : sequence of (float, str)
+            When each one died, seconds since the epoch, and of what.
+        """
+        mine = _CRASHES + server_id
+        known = self.monitor_state(app, version_id, generation, mine) or {"crashes": []}
+        told = [*known["crashes"], *map(list, crashes)][-_MOST_CRASHES:]
+        state = {"crashes": told}
+        # No data: what it may lead to is a rollback, and a full disk must not stand in its way.
+        with self.database.write() as connection:
+            self._put_state(connection, (app, version_id, generation, mine), state)
+
+    def crashes(self, app: str, version_id: int, generation: int) -> list[tuple[float, str]]:
+        """Return the deaths of a version's processes that servers told of, oldest first."""
+        with self.database.read() as connection:
+            found = connection.execute(
+                select(monitor_states.c.state).where(
+                    monitor_states.c.app == app,
+                    monitor_states.c.version_id == version_id,
+                    monitor_states.c.generation == generation,
+                    monitor_states.c.monitor.startswith(_CRASHES, autoescape=True),
+                )
+            ).scalars()
+            return sorted((at, why) for text in found for at, why in json.loads(text)["crashes"])
 
     def record_monitor_result(self, app: str, result: MonitorResult) -> None:
         """Store one verdict, whatever it is."""

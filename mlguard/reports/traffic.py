@@ -155,9 +155,16 @@ def read_traffic(
         latency_ms=whole["latency_ms"][order],
         explanation=whole["explanation"][order],
         groups=[_said(one) for one in whole["groups"][order]],
-        columns=_columns(parts),
+        columns=_columns([(name, _with_inputs(table)) for name, table in parts]),
         features={name: whole["feature:" + name][order] for name in keep},
     )
+
+
+def _with_inputs(table: pa.Table) -> pa.Table:
+    """Return the rows whose inputs the log kept; of the others its columns say nothing."""
+    if "inputs_kept" not in table.column_names:
+        return table
+    return table.filter([one is not False for one in table.column("inputs_kept").to_pylist()])
 
 
 def _joined(

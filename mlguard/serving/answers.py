@@ -25,6 +25,10 @@ MODEL_RAISED = "The model raised an error"
 MODEL_NOT_FINITE = "The model answered with a value that is not finite"
 MODEL_NONSENSE = "The model answered with something that is no prediction"
 
+#: Ends of a model's process that are its own doing.  Silence is not among them: a machine that
+#: is too busy makes every process silent, and one that hangs on rows meets its wall limit.
+CRASHES = frozenset({MODEL_DIED, MODEL_STOPPED, MODEL_OUT_OF_TIME, MODEL_OUT_OF_MEMORY})
+
 _ENCODER = msgspec.json.Encoder()
 
 

@@ -26,6 +26,7 @@ import asyncio
 import logging
 import random
 import time
+from collections import deque
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
@@ -59,6 +60,8 @@ logger = logging.getLogger("mlguard.serving")
 
 #: Answers to a request that could not be read: the caller's doing.
 _MALFORMED = frozenset({400, 413, 422})
+#: Deaths of models' processes that are kept while the registry cannot be told.
+_MOST_CRASHES = 100
 
 
 class AppEngine:
@@ -101,6 +104,9 @@ class AppEngine:
         self.versions: dict[int, ServedVersion] = {}
         self.recall = Recall()
         self.mirrors = Mirrors(self)
+        #: Deaths of models' processes that the registry has not been told of: version,
+        #: generation, when, and why.
+        self.crashes: deque[tuple[int, int, float, str]] = deque(maxlen=_MOST_CRASHES)
         self._clock = clock
         # Looking a labelled figure up costs as much as answering; these are looked up once.
         self.queued = metrics.queued.labels(self.name)
@@ -125,7 +131,7 @@ class AppEngine:
         if known is None:
             known = Answer(as_output(self.settings.app.default_output), explanation)
             # The explanations are few; an exception's name makes one more of them.
-            if len(self._defaults) < 1000:  # noqa: PLR2004
+            if len(self._defaults) < 1000:
                 self._defaults[explanation] = known
         return known
 
@@ -173,6 +179,9 @@ class AppEngine:
         self.metrics.generation.labels(self.name).set(route.generation)
         self.metrics.serving.labels(self.name).set(route.active is not None)
 
+    def crashed(self, version_id: int, reason: str) -> None:
+        """Note that a process of a version died, for whoever tells the registry."""
+        self.crashes.append((version_id, self.route.generation, self._clock(), reason))
 
     def unload(self, version_id: int) -> None:
         """Unload a version that answers no more, once nobody waits for it."""

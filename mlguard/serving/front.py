@@ -17,6 +17,7 @@ import base64
 import contextlib
 import gc
 import logging
+import math
 import os
 import signal
 import socket
@@ -45,6 +46,7 @@ from mlguard.serving.sync import RegistrySync
 if TYPE_CHECKING:
     from fastapi import FastAPI
 
+    from mlguard.data.log_store import Spool
     from mlguard.data.schema import Feature
     from mlguard.registry.records import IdBlock
     from mlguard.registry.store import Registry
@@ -83,9 +85,17 @@ class Front:
         self.feedback: dict[str, Feedback] = {}
         self.metrics = Metrics()
         self.server_id = f"{socket.gethostname()}-{os.getpid()}-{int(self.started_at * 1000):x}"
-        self._log = PredictionLog(project.log_dir)
+        stored = bool(project.log.url)
+        self._log = PredictionLog(
+            project.log_dir, segment_s=project.log.segment if stored else math.inf
+        )
         self.floor = DiskFloor(project.log_dir, int(project.server.min_free_mib * _MIB))
-        self.recorder = Recorder(self._log, self.server_id, no_room=self.floor.low)
+        self.spool: Spool | None = None
+        if stored:
+            from mlguard.data.log_store import Spool
+
+            self.spool = Spool(project.log_dir, int(project.log.spool_mib * _MIB))
+        self.recorder = Recorder(self._log, self.server_id, no_room=self._no_room)
         self.metrics.pending.append(self._count_log)
         self.state = ServerState(
             self.engines,
@@ -155,12 +165,19 @@ class Front:
         finally:
             await self.stop()
 
+    def _no_room(self) -> bool:
+        """Whether nothing more is to be logged: the disk, or what waits for the store, is full."""
+        return self.floor.low() or (self.spool is not None and self.spool.full())
+
     def _count_log(self) -> None:
         """Bring what the log could not take, and the room it has, to the figures."""
         self.metrics.log_dropped.set(self.recorder.dropped)
         self.floor.low()
         if self.floor.disk is not None:
             self.metrics.disk_free.set(self.floor.disk.free)
+        if self.spool is not None:
+            self.spool.full()
+            self.metrics.log_waiting.set(self.spool.waiting)
 
     # --- parts ---
 
@@ -261,6 +278,8 @@ class Front:
         disk = self.floor.disk
         if disk is not None and disk.low:
             found.append(f"disk: {disk.says()}")
+        if self.spool is not None and self.spool.says():
+            found.append(self.spool.says())
         if self.recorder.dropped:
             found.append(f"{self.recorder.dropped} prediction rows could not be logged")
         return found

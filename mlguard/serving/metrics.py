@@ -90,6 +90,11 @@ class Metrics:
         self.log_dropped = Gauge(
             "mlguard_log_dropped_rows", "Prediction rows that could not be logged.", **sums
         )
+        self.log_waiting = Gauge(
+            "mlguard_log_waiting_bytes",
+            "Prediction log that waits on this machine to be carried to its store.",
+            **latest,
+        )
         self.disk_free = Gauge(
             "mlguard_disk_free_bytes", "Free space where predictions are logged.", **latest
         )

@@ -18,6 +18,7 @@ from typing import Any, Protocol
 
 import msgspec
 
+from mlguard.data.input_sample import in_sample
 from mlguard.serving.counting import Counters, InputCounts
 
 logger = logging.getLogger("mlguard.serving")
@@ -103,6 +104,8 @@ class LogTarget:
         Columns that are never written.
     inputs : bool
         Whether inputs are written at all.
+    rate : float
+        Share of the rows whose inputs are written.
     grid : Profile or None
         Profile of the version's reference, on whose grid its inputs are counted; None: they
         are not.
@@ -113,6 +116,7 @@ class LogTarget:
     features: tuple[Any, ...] = ()
     redact: tuple[str, ...] = ()
     inputs: bool = True
+    rate: float = 1.0
     grid: Any = None
 
 
@@ -126,7 +130,7 @@ class Recorder:
     process : str
         Name of this process among those that write.
     no_room : callable, optional
-        Whether nothing is to be written now, because the disk is nearly full.
+        Whether nothing is to be written now, because the disk or the log's spool is full.
     """
 
     def __init__(
@@ -237,7 +241,7 @@ class Recorder:
         if self._no_room():
             self.dropped += len(facts["row"])
             if not self._stopped:
-                logger.warning("too little free space: predictions are not logged until there is")
+                logger.warning("no room for the log: predictions are not logged until there is")
             self._stopped = True
             return
         self._stopped = False
@@ -275,12 +279,26 @@ def _columns(
     """Return the log's columns, and the rows of inputs where they are kept."""
     columns = facts | {"output": _as_json(facts["output"])}
     rows: Sequence[Any] = columns.pop("row")
-    if not (target.inputs and target.features):
+    kept = [target.inputs and bool(target.features)] * len(rows)
+    if kept[0] and target.rate < 1:
+        kept = in_sample(columns["query_id"], target.rate).tolist()
+    columns["inputs_kept"] = kept
+    if not any(kept):
         return columns, None
-    if type(rows[0]) is not list:
+    if not all(kept):
+        nothing = [None] * len(target.features)
+        rows = [_cells(row) if one else nothing for row, one in zip(rows, kept, strict=True)]
+    elif type(rows[0]) is not list:
         # A string or bytes is a row of one column; a list is its cells.
-        rows = [[base64.b64encode(one).decode() if type(one) is bytes else one] for one in rows]
+        rows = [_cells(one) for one in rows]
     return columns, rows
+
+
+def _cells(row: Any) -> Sequence[Any]:
+    """Return a row as its cells, as the log holds them."""
+    if type(row) is list:
+        return row
+    return [base64.b64encode(row).decode() if type(row) is bytes else row]
 
 
 def _as_json(outputs: list[Any]) -> list[str]:

@@ -49,7 +49,8 @@ class ReplicaPool:
     on_free : callable
         Called when a replica may take a batch.
     on_restart : callable
-        Called with the reason when a replica had to be replaced.
+        Called with the reason when a replica had to be replaced; once more for each that died
+        while it was loading in its place.
     """
 
     def __init__(
@@ -209,6 +210,7 @@ class ReplicaPool:
                 await self._add()
             except ModelRunError as error:
                 logger.warning("a model's process could not be started again: %s", error)
+                self._on_restart(MODEL_DIED)
                 delay = min(_LONGEST_DELAY_S, max(_FIRST_DELAY_S, 2 * delay))
             else:
                 return

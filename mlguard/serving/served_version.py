@@ -26,7 +26,7 @@ from mlguard.models.schema import InputSchema
 from mlguard.models.thresholds import GroupThresholds
 from mlguard.models.uncertainty import Uncertainty
 from mlguard.serving.admission import Waiting
-from mlguard.serving.answers import SLO_MISSED, UNUSUAL_ROW, Answer, as_output
+from mlguard.serving.answers import CRASHES, SLO_MISSED, UNUSUAL_ROW, Answer, as_output
 from mlguard.serving.batching import AdaptiveBatcher
 from mlguard.serving.inprocess import InProcessReplica
 from mlguard.serving.inputs import PredictRequest, RowReader
@@ -144,7 +144,8 @@ class ServedVersion:
             self.spec.id,
             self.schema.features,
             tuple(settings.log.redact),
-            settings.log.inputs == "all",
+            settings.log.inputs != "none",
+            settings.log.sample_rate if settings.log.inputs == "sample" else 1.0,
             self._grid,
         )
 
@@ -385,3 +386,5 @@ class ServedVersion:
 
     def _restarted(self, reason: str) -> None:
         self._app.metrics.restarts.labels(self._app.name, self.name, reason).inc()
+        if reason in CRASHES:
+            self._app.crashed(self.spec.id, reason)

@@ -42,6 +42,8 @@ logger = logging.getLogger("mlguard.serving")
 #: Module whose ``python -m`` is a front end with the whole interface.  It lies above this
 #: room, which therefore knows only its name.
 FRONT_MODULE = "mlguard.server_app"
+#: Carries the prediction log to its store, where it has one; imported by nobody.
+CARRIER_MODULE = "mlguard.serving.log_carrier"
 _POLL_S = 0.1
 _FIRST_DELAY_S = 0.2
 _LONGEST_DELAY_S = 10.0
@@ -152,8 +154,8 @@ def serve(
                 start = _front(command, options, handed, environment, ahead)
                 children.append(_Child(f"front end {number + 1}", start))
             answered = _until_ready(children, read_end, stopping)
-            if monitors is not None and answered:
-                children.append(_Child("watcher", _watcher(monitors, project, environment)))
+            if answered:
+                children += _beside(project, monitors, environment)
             if answered and on_ready is not None:
                 on_ready(url)
             while not stopping.asked:
@@ -254,6 +256,34 @@ def _front(
         return begun or subprocess.Popen(  # noqa: S603 - our own module, no shell
             command + options + words,
             pass_fds=tuple(handed.values()),
+            stdin=subprocess.DEVNULL,
+            process_group=0,
+            env=environment,
+        )
+
+    return start
+
+
+def _beside(
+    project: ProjectSettings, monitors: Sequence[str] | None, environment: dict[str, str]
+) -> list[_Child]:
+    """Start what runs beside the front ends."""
+    found = []
+    if project.log.url:
+        found.append(_Child("log carrier", _carrier(project, environment)))
+    if monitors is not None:
+        found.append(_Child("watcher", _watcher(monitors, project, environment)))
+    return found
+
+
+def _carrier(
+    project: ProjectSettings, environment: dict[str, str]
+) -> Callable[[], subprocess.Popen[bytes]]:
+    command = [sys.executable, "-P", "-m", CARRIER_MODULE, "--root", str(project.root)]
+
+    def start() -> subprocess.Popen[bytes]:
+        return subprocess.Popen(  # noqa: S603 - our own module, no shell
+            [*command, "--parent", str(os.getpid())],
             stdin=subprocess.DEVNULL,
             process_group=0,
             env=environment,

@@ -207,6 +207,7 @@ class RegistrySync:
             registry = self._opened()
             for name, engine in list(self._engines.items()):
                 self._follow(registry, name, engine)
+                self._tell_crashes(registry, name, engine)
             self._report(registry)
             self._show(registry)
         # Whatever it is, serving goes on, and the next look may be better.
@@ -422,6 +423,22 @@ class RegistrySync:
                 self._hello(registry)
                 beat(observed=observed, loaded=loaded, failed=failed)
             self._reported, self._reported_at = report, now
+
+    def _tell_crashes(self, registry: Registry, name: str, engine: AppEngine) -> None:
+        """Tell of models' processes that died; what could not be told stays for the next look."""
+        waiting = list(engine.crashes)
+        for place in dict.fromkeys((version, generation) for version, generation, _, _ in waiting):
+            registry.note_crashes(
+                name,
+                *place,
+                self.server_id,
+                [(at, why) for version, generation, at, why in waiting
+                 if (version, generation) == place],
+            )  # fmt: skip
+        for _ in waiting:
+            # The loop may have pushed out the oldest meanwhile, where there are too many.
+            if engine.crashes:
+                engine.crashes.popleft()
 
     def _show(self, registry: Registry) -> None:
         """Bring the registry's own figures to ``/metrics``."""

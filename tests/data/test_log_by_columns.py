@@ -25,6 +25,7 @@ FIXED = {
     "groups": st.none() | st.dictionaries(st.sampled_from(["sex", "d"]), TEXT),
     "latency_ms": st.floats(0, 1e6),
     "valid": st.booleans(),
+    "inputs_kept": st.none() | st.booleans(),
 }
 CELLS = st.tuples(
     st.none() | st.floats() | st.integers(-5, 5),

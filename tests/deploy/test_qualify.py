@@ -47,6 +47,7 @@ def rows(current, *, labelled=True, columns=None):
         score=np.full(n, np.nan),
         default=np.zeros(n, bool),
         valid=np.ones(n, bool),
+        inputs_kept=np.ones(n, bool),
         explanation=filled,
         groups=[{}] * n,
         label=label,

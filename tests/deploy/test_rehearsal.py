@@ -51,6 +51,7 @@ def rows(wrong, *, times=None, default=None):
         score=np.full(n, np.nan),
         default=np.zeros(n, bool) if default is None else np.asarray(default, bool),
         valid=np.ones(n, bool),
+        inputs_kept=np.ones(n, bool),
         explanation=objects([None] * n),
         groups=[{} for _ in range(n)],
         label=objects([int(one) for one in wrong]),

@@ -299,6 +299,68 @@ def test_model_errors_on_valid_rows_roll_back_within_a_few_rows(two):
     assert failed.n == 20
 
 
+def die(world, n, *, server="s1", apart_s=10.0):
+    """Let a server tell of some deaths of the active version's processes."""
+    state = world.registry.app("loan")
+    for _ in range(n):
+        told = [(world.clock.now, "The model's process died while it worked on this query")]
+        world.registry.note_crashes("loan", state.active.id, state.generation, server, told)
+        world.pass_time(apart_s)
+
+
+def test_three_deaths_within_five_minutes_roll_back(two):
+    """Two deaths are a warning; a third, told by another server, is a failure that acts."""
+    watcher = two.watcher()
+    die(two, 2)
+    assert "rolled_back" not in kinds(two.run(watcher, passes=1))
+    assert [one.verdict for one in two.results("service.crash")] == [Verdict.WARNED]
+    die(two, 1, server="s2")
+    events = two.run(watcher, passes=1)
+    assert "rolled_back" in kinds(events)
+    assert two.active() == "v1"
+    incident = two.registry.incidents("loan")[0]
+    assert (incident.monitor, incident.level) == ("service.crash", "rollback")
+    # The deaths were those of a generation that is over.
+    assert "rolled_back" not in kinds(two.run(watcher))
+
+
+def test_deaths_that_are_far_apart_move_nothing(two):
+    """One death every six minutes for two hours warns, alerts, and never moves traffic."""
+    watcher = two.watcher()
+    seen = []
+    for _ in range(20):
+        die(two, 1, apart_s=355.0)
+        seen += kinds(two.run(watcher, passes=1))
+    assert set(seen) <= {"alert"}
+    assert two.active() == "v2"
+    assert {one.verdict for one in two.results("service.crash")} == {Verdict.WARNED}
+
+
+def test_an_incident_of_deaths_clears_when_they_are_over(two):
+    """With action = "alert" three deaths tell people, and a quarter of an hour of peace clears."""
+    two.configure("[monitor.requests]", '[monitor.service]\naction = "alert"\n[monitor.requests]')
+    watcher = two.watcher()
+    die(two, 3)
+    assert kinds(two.run(watcher, passes=1)) == ["alert"]
+    seen = []
+    for _ in range(5):
+        two.pass_time(301)
+        seen += kinds(two.run(watcher, passes=2))
+    assert seen == ["cleared"]
+    verdicts = [one.verdict for one in two.results("service.crash")]
+    assert verdicts == [Verdict.FAILED, *[Verdict.PASSED] * 3]
+    assert two.active() == "v2"
+
+
+def test_a_lone_version_that_dies_gives_the_default_output(world):
+    """Where there is nothing to go back to, a version that crashes answers nobody any more."""
+    world.deploy("v1", (1.0, 1.0))
+    watcher = world.watcher()
+    die(world, 3)
+    assert "default_output" in kinds(world.run(watcher))
+    assert world.registry.app("loan").mode is Mode.DEFAULT_OUTPUT
+
+
 def test_a_slow_machine_is_no_model_error(two):
     """Answers that came too late are counted as default answers, never as the model's fault."""
     watcher = two.watcher()

@@ -51,6 +51,7 @@ def make_window() -> Callable[..., WindowData]:
             "score": np.full(n, np.nan),
             "default": np.zeros(n, bool) if default is None else np.asarray(default, bool),
             "valid": np.ones(n, bool) if valid is None else np.asarray(valid, bool),
+            "inputs_kept": np.ones(n, bool),
             "explanation": _objects(explanation, n),
             "groups": [{} for _ in range(n)] if groups is None else groups,
             "label": _objects(label, n),

@@ -59,6 +59,20 @@ def test_a_feature_that_moved_is_named(monitor, make_window, changes, feature):
     assert found.interval[0] > found.limit
 
 
+def test_rows_outside_the_sample_say_nothing(monitor, make_window):
+    """Where the log keeps the inputs of one row in two, the others are not missing values."""
+    columns = table(np.random.default_rng(1), 1600)
+    kept = np.arange(1600) % 2 == 0
+    for name, values in columns.items():
+        emptied = values.astype(object if values.dtype == object else float)
+        emptied[~kept] = None if emptied.dtype == object else np.nan
+        columns[name] = emptied
+    assert judge(monitor, make_window, columns).verdict is Verdict.FAILED
+    found = judge(monitor, make_window, columns, inputs_kept=kept)
+    assert found.verdict is Verdict.PASSED
+    assert found.n == 800
+
+
 def test_missing_values_are_found(monitor, make_window):
     """A rise of the missing share fails even where what is left looks alike."""
     columns = table(np.random.default_rng(1), 600)

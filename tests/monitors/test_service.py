@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from mlguard.config import ServiceMonitor
-from mlguard.monitors.service import Service, judge_load
+from mlguard.monitors.service import CRASH_S, Service, judge_crashes, judge_load
 from mlguard.results import Verdict
 
 LATE = "Failed to retrieve a prediction response within the specified latency SLO"
@@ -73,3 +73,39 @@ def test_loading():
     failed = judge_load("v2", {"a": "no such type"}, 1)
     assert failed.verdict is Verdict.FAILED
     assert "no such type" in failed.summary
+
+
+def crashes(*times, since=0.0, now=1000.0, limit=3):
+    told = [(at, "The model's process died") for at in times]
+    return judge_crashes("v2", told, limit=limit, since=since, now=now, generation=4)
+
+
+@pytest.mark.parametrize(
+    ("times", "verdict"),
+    [
+        ((), Verdict.PASSED),
+        ((990.0,), Verdict.WARNED),
+        ((800.0, 990.0), Verdict.WARNED),
+        ((800.0, 900.0, 990.0), Verdict.FAILED),
+        # Three, and never three within five minutes.
+        ((300.0, 620.0, 940.0), Verdict.WARNED),
+        # The watcher was away: it is over, and it happened.
+        ((100.0, 200.0, 300.0), Verdict.FAILED),
+        # The server's clock is ahead of the watcher's.
+        ((1100.0, 1200.0, 1300.0), Verdict.FAILED),
+    ],
+)
+def test_crashes(times, verdict):
+    """Three deaths within any five minutes that nobody has judged yet are a failure."""
+    found = crashes(*times)
+    assert found.verdict is verdict
+    assert found.window.generation == 4
+    assert (found.n or 0) >= (found.n_min or 0)
+
+
+def test_crashes_that_were_judged_are_not_judged_again():
+    """What an earlier look has seen fails no later one by itself, but counts with a new death."""
+    old = (700.0, 705.0, 710.0)
+    assert crashes(*old, since=720.0, now=720.0 + CRASH_S).verdict is Verdict.PASSED
+    assert crashes(*old, 900.0, since=720.0).verdict is Verdict.FAILED
+    assert crashes(*old, 900.0, since=720.0, limit=5).verdict is Verdict.WARNED

@@ -2,8 +2,12 @@
 
 import json
 
+import numpy as np
+
+from mlguard.data.input_sample import in_sample
 from mlguard.data.prediction_log import PredictionLog
 from mlguard.data.schema import Feature
+from mlguard.monitors.window import window_data
 from mlguard.serving.recorder import FACTS, LogTarget, Recorder
 
 
@@ -46,6 +50,55 @@ def test_rows_reach_the_log(tmp_path):
     assert rows[4]["explanation"] == "why"
     recorder.start()
     recorder.close()
+
+
+def test_a_sample_keeps_whole_rows_and_all_facts(tmp_path):
+    """Of rows outside the sample everything but the inputs is there; redacted is never written."""
+    recorder = Recorder(PredictionLog(tmp_path), "p1")
+    features = (Feature("a", "number"), Feature("b", "category"))
+    target = LogTarget("app", 1, features, redact=("b",), rate=0.25)
+    for query_id in range(1, 401):
+        recorder.put(target, facts(query_id, [float(query_id), "secret"], score=0.5))
+    recorder.flush()
+    rows = PredictionLog(tmp_path).read("app").to_pylist()
+    assert len(rows) == 400
+    assert {row["score"] for row in rows} == {0.5}
+    kept = sorted(row["query_id"] for row in rows if row["inputs_kept"])
+    ids = np.arange(1, 401)
+    assert kept == ids[in_sample(ids, 0.25)].tolist()
+    # Four standard deviations of 400 draws of 0.25.
+    assert abs(len(kept) - 100) < 35
+    for row in rows:
+        assert row["a"] == (float(row["query_id"]) if row["inputs_kept"] else None)
+    assert "secret" not in str(rows)
+    data = window_data(PredictionLog(tmp_path).read("app"), version="v1")
+    assert data.inputs_kept.sum() == len(kept)
+
+
+def test_texts_in_a_sample(tmp_path):
+    """Rows of one value are kept, or not, like rows of many."""
+    recorder = Recorder(PredictionLog(tmp_path), "p1")
+    target = LogTarget("app", 1, (Feature("text", "text"),), rate=0.5)
+    for query_id in range(1, 41):
+        recorder.put(target, facts(query_id, f"said {query_id}"))
+    recorder.flush()
+    rows = PredictionLog(tmp_path).read("app").to_pylist()
+    assert {row["inputs_kept"] for row in rows} == {True, False}
+    for row in rows:
+        assert row["text"] == (f"said {row['query_id']}" if row["inputs_kept"] else None)
+
+
+def test_a_draw_is_even_and_nested():
+    """Shares come out as asked, neighbours are independent, and a larger rate keeps the smaller."""
+    ids = np.arange(1, 200_001)
+    for rate in (0.01, 0.1, 0.5):
+        kept = in_sample(ids, rate)
+        assert abs(kept.mean() - rate) < 4 * np.sqrt(rate * (1 - rate) / ids.size)
+        assert not (kept & ~in_sample(ids, min(1.0, 2 * rate))).any()
+        # Blocks of ids belong to one version: a draw must not follow their order.
+        assert abs(np.corrcoef(kept[:-1], kept[1:])[0, 1]) < 4 / np.sqrt(ids.size)
+    assert in_sample(ids, 1.0).all()
+    assert not in_sample(ids, 0.0).any()
 
 
 def test_texts_and_bytes_are_logged(tmp_path):
