@@ -22,7 +22,8 @@ from typing import ClassVar
 from sqlalchemy import event
 
 from mlguard.config import ProjectSettings
-from mlguard.registry import Registry
+from mlguard.registry import Registry, State, Version
+from mlguard.results import CheckResult, GateDecision, Verdict
 
 #: Long enough after the registry was prepared for every lease in it to have ended.
 NOW = 1_790_000_100.0
@@ -47,6 +48,8 @@ def give(registry: Registry, root: Path, command: str) -> None:
         file.write_text("new")
         bundle = Bundle(hashlib.sha256(b"new").hexdigest())
         registry.register("iris", name=None, manifest=bundle, model_file=file)
+    elif command == "gate":
+        judge(registry, registry.version("iris", "v3"))
     elif command in ("stage", "promote"):
         version = registry.version("iris", "v3")
         if command == "promote":
@@ -70,6 +73,23 @@ def give(registry: Registry, root: Path, command: str) -> None:
         registry.reconcile()
     else:
         raise ValueError(command)
+
+
+def judge(registry: Registry, version: Version) -> None:
+    """Record what a gate found, and let the version through, as a deployment does."""
+    result = CheckResult(id="test.passes", verdict=Verdict.PASSED, summary="fine")
+    decision = GateDecision(
+        app="iris", candidate=version.name, allowed=True, results=(result,), because="fine"
+    )
+    evidence = registry.record_evidence(
+        "iris",
+        version.digest,
+        decision.to_json(),
+        policy_digest="policy",
+        data_digest="data",
+        code_version="code",
+    )
+    registry.mark(version.id, State.PASSED, reason="gate passed", evidence_id=evidence)
 
 
 class Points:

@@ -1,9 +1,11 @@
 """kill -9 at every point of every command that writes: nothing half done, nothing forgotten.
 
-Faults 1 to 5 of the promise.  Each kill hits a process of its own on a copy of one prepared
-registry: v1 is STANDBY, v2 is BAKING or LIVE, v3 has passed its gate.  Afterwards a new process
-must find the state of before or the state of after, whole; the same command given again must
-succeed; and the next deployment must not be blocked.
+Registering, judging, staging, promoting, going back by hand and by itself, blocking, tidying up:
+some kills of each in the fast set, and in the long one a kill at every point.  Each kill hits a
+process of its own on a copy of one prepared registry: v1 is STANDBY, v2 is BAKING or LIVE, v3
+has passed its gate, or is about to.  Afterwards a new process must find the state of before or
+the state of after, whole; the same command given again must succeed; and the next deployment
+must not be blocked.
 """
 
 import json
@@ -19,8 +21,13 @@ import pytest
 from mlguard.errors import ConflictError, RefusedError
 from mlguard.registry import Mode, State
 
-COMMANDS = ("register", "stage", "promote", "rollback", "manual", "block", "reconcile")
+COMMANDS = ("register", "gate", "stage", "promote", "rollback", "manual", "block", "reconcile")
+#: How many points of a command are killed at in the fast set.
+KILLS = 7
+#: How often every point is killed at in the long set.
 ROUNDS_IN_SOAK = 3
+#: What is promised of the two sets.
+AT_LEAST, AT_LEAST_IN_SOAK = 50, 500
 
 
 class Killer:
@@ -65,7 +72,11 @@ def prepared(make_sqlite, tmp_path_factory) -> Callable[[str], Path]:
             house.deploy("two", confirm=command != "manual")
             if command in ("stage", "promote"):
                 house.registry.confirm("iris", served_s=1)
-            version = house.passed("three")
+            if command == "gate":
+                version = house.register("three")
+                house.registry.mark(version.id, State.VERIFIED, reason="smoke test passed")
+            else:
+                version = house.passed("three")
             if command == "reconcile":
                 # By the victim's clock this operation has long been silent.
                 house.staged(version)
@@ -89,6 +100,14 @@ def before_or_after(house, command: str) -> bool:
             assert registry.artifacts.get(model).read_text() == "new"
             assert last.kind == "registered"
         assert state.generation == 2
+        return happened
+    if command == "gate":
+        assert state.generation == 2
+        digest = registry.version("iris", "v3").digest
+        happened = states["v3"] is State.PASSED
+        # What it found is kept, whether or not its verdict came to be acted on.
+        assert len(registry.evidence("iris", digest)) == 1 or not happened
+        assert states["v3"] is (State.PASSED if happened else State.VERIFIED)
         return happened
     if command in ("stage", "promote"):
         happened = state.generation == 3
@@ -140,6 +159,11 @@ def settles(house, command: str, *, happened: bool) -> None:
     generation = registry.app("iris").generation
     if command == "register":
         assert house.register("new").name == "v4"
+    elif command == "gate":
+        version = registry.version("iris", "v3")
+        evidence = house.judge(version)
+        registry.mark(version.id, State.PASSED, reason="gate passed", evidence_id=evidence)
+        assert house.states()["v3"] is State.PASSED
     elif command == "manual":
         state = registry.rollback("iris", automatic=False, reason="bad", key="k")
         assert (state.generation, state.active.name) == (3, "v1")
@@ -182,34 +206,66 @@ def kill(make_sqlite, killer, prepared, *, folder: Path, command: str, point: in
     return bool(answer["killed"])
 
 
+@pytest.fixture(scope="module")
+def points_of(killer, prepared, make_sqlite, tmp_path_factory) -> Callable[[str], list[str]]:
+    """The points that a command passes when nobody kills it, by command."""
+    known: dict[str, list[str]] = {}
+
+    def passed(command: str) -> list[str]:
+        if command not in known:
+            root = tmp_path_factory.mktemp(f"{command}-whole") / "root"
+            shutil.copytree(prepared(command), root)
+            known[command] = killer(root, command)["points"]
+            house = make_sqlite(root)
+            assert before_or_after(house, command)
+            house.registry.close()
+        return known[command]
+
+    return passed
+
+
+def chosen(command: str, points: list[str]) -> list[int]:
+    """Choose where a command is killed in the fast set: around its commit, and by lot."""
+    commit = len(points) - points[::-1].index("before COMMIT")
+    every = range(1, len(points) + 1)
+    around = [one for one in (1, commit - 1, commit, commit + 1) if one in every]
+    others = sorted(set(every) - set(around))
+    random.Random(command).shuffle(others)
+    return sorted([*dict.fromkeys(around), *others][:KILLS])
+
+
 @pytest.mark.parametrize("command", COMMANDS)
-def test_a_kill_leaves_before_or_after(make_sqlite, killer, prepared, tmp_path, command):
-    """A few points of each command, its commit among them."""
-    root = tmp_path / "whole"
-    shutil.copytree(prepared(command), root)
-    points = killer(root, command)["points"]
-    assert "before COMMIT" in points
-    house = make_sqlite(root)
-    assert before_or_after(house, command)
-    house.registry.close()
-    number = len(points) - points[::-1].index("before COMMIT")
-    around = {1, number - 1, number, number + 1}
-    others = random.Random(command).sample(range(1, len(points) + 1), 2)
-    reached = [
-        kill(make_sqlite, killer, prepared, folder=tmp_path, command=command, point=point)
-        for point in sorted(around | set(others))
-        if point <= len(points)
-    ]
-    assert all(reached)
-    assert len(reached) >= 3
+def test_a_kill_leaves_before_or_after(
+    make_sqlite, killer, prepared, points_of, tmp_path, *, command
+):
+    """Some points of each command, its commit among them."""
+    for point in chosen(command, points_of(command)):
+        assert kill(make_sqlite, killer, prepared, folder=tmp_path, command=command, point=point)
+
+
+def test_there_are_as_many_kills_as_promised(points_of):
+    """Fifty in the fast set, five hundred in the long one, around every write of each command."""
+    points = {command: points_of(command) for command in COMMANDS}
+    assert sum(len(chosen(*one)) for one in points.items()) >= AT_LEAST
+    assert ROUNDS_IN_SOAK * sum(map(len, points.values())) >= AT_LEAST_IN_SOAK
+    for command, passed in points.items():
+        assert {"before COMMIT", "after COMMIT or ROLLBACK"} <= set(passed), command
+        assert any(one.startswith(("INSERT", "UPDATE", "DELETE")) for one in passed), command
+    # What is stored as a file is half there at more moments than a row is.
+    assert {"before fsync", "after fsync", "os.rename"} <= set(points["register"])
+    for command in ("rollback", "manual", "block", "promote"):
+        written = {one for one in points[command] if one.startswith("INSERT INTO ")}
+        assert {"INSERT INTO events", "INSERT INTO outbox"} <= written or command == "promote"
 
 
 @pytest.mark.soak
 @pytest.mark.parametrize("command", COMMANDS)
 @pytest.mark.parametrize("turn", range(ROUNDS_IN_SOAK))
-def test_a_kill_at_every_point(make_sqlite, killer, prepared, tmp_path, *, command, turn):
+def test_a_kill_at_every_point(
+    make_sqlite, killer, prepared, points_of, tmp_path, *, command, turn
+):
     """Every statement, commit, rename and fsync of every command."""
     point = 1
     while kill(make_sqlite, killer, prepared, folder=tmp_path, command=command, point=point):
         point += 1
-    assert point > 3
+    assert point == len(points_of(command)) + 1
