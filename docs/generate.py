@@ -485,6 +485,7 @@ def check_rows() -> list[list[str]]:
         covering,
         data_quality,
         delayed_impact,
+        logged,
         privacy,
         serving,
         steadiness,
@@ -508,10 +509,11 @@ def check_rows() -> list[list[str]]:
     )
     for name, judge in (
         ("pii", privacy.personal_data),
+        ("log", logged.logged_data),
         ("proxies", privacy.proxies),
         ("k_anonymity", privacy.k_anonymity),
     ):
-        enforcement = DECLARED if name == "k_anonymity" else "`warn`"
+        enforcement = "`warn`" + (", where declared" if name == "k_anonymity" else "")
         rows.append([f"`privacy.{name}`", enforcement, asked(judge)])
     for name, judge in (
         ("beats", baseline.beats),

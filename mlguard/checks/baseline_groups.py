@@ -156,17 +156,18 @@ def judge_groups(
     worst = min(shown, key=lambda name: _gain(pairs[name])) if shown else ""
     pair = pairs.get(worst)
     few = pair is None or pair.n < min_group_size
-    few_people = pair is None or pair.n < SMALL_GROUP
+    # Of a few people nothing but the group's name is told.
+    told = None if pair is None or pair.n < SMALL_GROUP else pair
     return Finding(
         id=check,
         verdict=verdict,
         summary=_summary(
             found, verdict, worst, pair, n=len(failed or open_ones), limit=limit, beating=beating
         ),
-        value=None if few_people else pair.better,
+        value=None if told is None else told.better,
         limit=limit,
-        interval=None if few_people else pair.interval,
-        n=None if few_people else pair.n,
+        interval=None if told is None else told.interval,
+        n=None if told is None else told.n,
         n_min=min_group_size if verdict is Verdict.INCONCLUSIVE and few else None,
         reason={Verdict.PASSED: "", Verdict.FAILED: "limit_exceeded"}.get(
             verdict, "few" if few else "not_proven"

@@ -187,7 +187,9 @@ def representation(
         REPRESENTATION, told, judged, min_group_size=gate.min_group_size, listed_only=False
     )
     note = "no share is stated for " + listed([told.group(one) for one in unstated])
-    few = {told.group(name) for name, one in shares.items() if 0 < one.value * n < SMALL_GROUP}
+    few = {
+        told.group(name) for name, one in shares.items() if 0 < one.successes < SMALL_GROUP
+    }
     measured = (
         *(
             # Their share of all rows says how many they are.

@@ -16,7 +16,7 @@ CHECK = "privacy.log"
 
 
 def logged_data(project: ProjectSettings, settings: AppSettings) -> Finding:
-    """Judge what an app's log has stored.
+    """Judge whether what the prediction log has stored looks like personal data.
 
     Raises
     ------

@@ -121,7 +121,8 @@ def _distinct(hashes: Hashes) -> Hashes:
     ordered = np.sort(hashes)
     first = np.ones(len(ordered), bool)
     first[1:] = ordered[1:] != ordered[:-1]
-    return ordered[first]
+    found: Hashes = ordered[first]
+    return found
 
 
 def _one_of(hashes: Hashes, some: Hashes) -> npt.NDArray[np.bool_]:
