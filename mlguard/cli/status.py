@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -15,6 +16,7 @@ from mlguard.registry import Event, Mode
 from mlguard.waivers import Waiver
 from mlguard.wording import ago, duration, moment, rfc3339
 
+_DAYS = 30
 _MONITOR_WORDS = {
     "armed": "armed",
     "waiting": "waiting for more rows or labels",
@@ -109,7 +111,7 @@ def _monitors(one: AppStatus) -> list[Line]:
         lines += _monitor(label, monitor)
         label = ""
     if one.false_alarms is not None:
-        for text in _false_alarms(one.false_alarms):
+        for text in false_alarm_words(one.false_alarms):
             lines += _entry(label, text, "dim")
     return lines
 
@@ -133,7 +135,7 @@ def _waiver(waiver: Waiver, now: float) -> tuple[str, str]:
     return f"✗ {text}; the next deploy of these bytes is refused", "red"
 
 
-def _false_alarms(found: FalseAlarms) -> Iterator[str]:
+def false_alarm_words(found: FalseAlarms) -> Iterator[str]:
     """Say what to expect: of those that look at every label, and of those that judge windows."""
     if found.unpromised:
         yield f"{found.unpromised} promises nothing about false alarms"
@@ -148,16 +150,24 @@ def _false_alarms(found: FalseAlarms) -> Iterator[str]:
             else ""
         )
         yield (
-            "expected false alarms per 30 days at today's traffic: at most "
-            f"{found.per_30_days:.2g} of those that look at every label "
-            f"({found.labels_per_day:,.0f} labels a day{runs})"
+            "expected false alarms at today's traffic, of monitors that look at every label: "
+            f"{_at_most(found.per_30_days)} ({found.labels_per_day:,.0f} labels a day{runs})"
         )
     if found.windows:
         yield (
-            f"and at most {found.of_windows:.2g} false alerts of those that judge windows "
-            f"({sum(one.windows_per_day for one in found.windows):,.0f} windows a day), were every "
-            "true value at its limit"
+            "expected false alerts, were every true value at its very limit, of monitors that "
+            f"judge windows: {_at_most(found.of_windows)} "
+            f"({sum(one.windows_per_day for one in found.windows):,.0f} windows a day)"
         )
+
+
+def _at_most(per_30_days: float) -> str:
+    """Write a rate as people count: so many in 30 days, or one in so many."""
+    if per_30_days >= 1:
+        return f"at most {wording.count(math.ceil(per_30_days))} in 30 days"
+    # A little more, for what division leaves of a whole number of days.
+    days = math.floor(_DAYS / per_30_days + 1e-6) if per_30_days > 0 else 0
+    return f"at most one in {wording.count(days)} days" if days else "none"
 
 
 def _servers(one: AppStatus) -> str:

@@ -25,6 +25,7 @@ from mlguard.deploy.watch_rows import SETTLE_S, Place, Stretch, walk
 from mlguard.monitors.maturity import immature
 from mlguard.monitors.protocol import Looking, Monitor, Profiled, Sequential
 from mlguard.monitors.service import CRASH_S, judge_crashes, judge_load
+from mlguard.monitors.sources import suspected, with_sources
 from mlguard.monitors.window import Coverage, WindowData, concat, cut, window_data
 from mlguard.policy import Condition, clears, condition
 from mlguard.results import MonitorResult, Verdict, Window
@@ -345,10 +346,15 @@ class AppWatch:
             arrived, window_s=table.window, window_rows=table.window_rows, now=self.now
         ):
             part = data.take(slice(start, stop))
+            usual = place.get("sources", {})
+            part = dataclasses.replace(part, usual_sources=len(usual))
             self._record(self._guarded(name, monitor.judge, part))
+            if suspected(part, at_most=self.settings.labels.max_source_share) is None:
+                usual = dict(with_sources(usual, part.source))
             place = {
                 "cursor": int(part.seq[-1]),
                 "n_labels": int(place["n_labels"]) + len(part),
+                "sources": usual,
             }
             self.memory.store(key, place)
         return int(place["n_labels"]) + len(data)

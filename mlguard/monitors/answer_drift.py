@@ -25,6 +25,7 @@ from mlguard.config import AppSettings, PredictionDriftMonitor
 from mlguard.monitors.data_drift import N_MIN, excess, monitor_verdict
 from mlguard.monitors.losses import class_name
 from mlguard.monitors.maturity import immature
+from mlguard.monitors.sources import suspect
 from mlguard.monitors.window import WindowData
 from mlguard.results import Measurement, MonitorResult, Verdict
 from mlguard.stats.two_sample import DriftJudgement, judge_drift
@@ -214,6 +215,13 @@ class LabelDrift(_AnswerDrift):
         )
         if unripe is not None:
             return [unripe]
+        doubted = suspect(
+            window,
+            at_most=self.app.labels.max_source_share,
+            facts={"id": f"{self.id}.distribution"},
+        )
+        if doubted is not None:
+            return [doubted]
         rows = window.take(window.labelled)
         if self.app.app.task == "regression":
             document = self._reference.get("target")

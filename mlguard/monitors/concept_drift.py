@@ -35,6 +35,7 @@ from mlguard.monitors.losses import acceptable_loss, reference_scale, row_losses
 from mlguard.monitors.maturity import immature
 from mlguard.monitors.relearning import Relearning
 from mlguard.monitors.river_detectors import RiverDetector, estimate_shift
+from mlguard.monitors.sources import USUAL_SOURCES, sent_too_many, with_sources
 from mlguard.monitors.window import WindowData
 from mlguard.results import MonitorResult, Verdict, Window
 from mlguard.stats.means import mean_interval
@@ -46,10 +47,6 @@ from mlguard.wording import estimate, moment, number
 N_MIN = 20
 #: The latest labels are kept, so that an alarm can say when it began and on which rows.
 RECENT = 512
-#: Where at least so many sources are usual, none may send more than `[labels] max_source_share`.
-USUAL_SOURCES = 5
-#: Sources told apart; what comes from further ones is counted under one name.
-MOST_SOURCES = 50
 
 _RECENT = ("query_id", "seq", "time", "loss", "source")
 _ID = "concept_drift.loss"
@@ -250,7 +247,7 @@ class ConceptDrift:
             # Where labels are missing it could not be told: a later window will.
             self._alarm["tried"] = True
         if self._suspect() is None:
-            self._count_sources()
+            self._sources = with_sources(self._sources, self._window_sources.elements())
         elif self._untold:
             # The evidence came from whoever is suspected.
             self._restart()
@@ -315,7 +312,10 @@ class ConceptDrift:
         suspect = self._suspect()
         if suspect is not None:
             return MonitorResult(
-                verdict=Verdict.INCONCLUSIVE, summary=suspect, reason="suspect_source", **facts
+                verdict=Verdict.INCONCLUSIVE,
+                summary=f"{suspect}: not judged",
+                reason="suspect_source",
+                **facts,
             )
         return self._verdict(facts)
 
@@ -430,24 +430,10 @@ class ConceptDrift:
 
     def _suspect(self) -> str | None:
         """Say which source sent too many of the labels that an alarm, or a window, rests on."""
-        counted = self._window_sources
+        sources = self._window_sources.elements()
         if self._untold:
-            counted = Counter(str(one) for one in self._recent["source"][-self._n_since() :])
-        total = counted.total()
-        if len(self._sources) < USUAL_SOURCES or total < N_MIN:
-            return None
-        name, most = counted.most_common(1)[0]
-        if most / total <= self.app.labels.max_source_share:
-            return None
-        return (
-            f"{most} of {total} labels came from {name!r}, where {len(self._sources)} sources "
-            "are usual: not judged"
-        )
-
-    def _count_sources(self) -> None:
-        for name, n in self._window_sources.items():
-            known = name in self._sources or len(self._sources) < MOST_SOURCES
-            self._sources[name if known else "others"] += n
+            sources = iter(self._recent["source"][-self._n_since() :])
+        return sent_too_many(sources, len(self._sources), at_most=self.app.labels.max_source_share)
 
     # --- state ---------------------------------------------------------------------------
 

@@ -23,6 +23,7 @@ import numpy.typing as npt
 from mlguard.config import AppSettings, FairnessMonitor
 from mlguard.monitors.losses import class_name, row_losses
 from mlguard.monitors.maturity import immature
+from mlguard.monitors.sources import suspect
 from mlguard.monitors.window import WindowData
 from mlguard.results import Measurement, MonitorResult, Verdict
 from mlguard.stats.comparison import Summary
@@ -95,6 +96,13 @@ class FairnessGap:
             )
             if unripe is not None:
                 return unripe
+            doubted = suspect(
+                window,
+                at_most=self.app.labels.max_source_share,
+                facts={"id": check, "subject": attribute, "limit": limit},
+            )
+            if doubted is not None:
+                return doubted
         groups = window.attribute(attribute)
         known = np.array([one is not None for one in groups], dtype=bool)
         unknown = int((~known).sum())

@@ -113,6 +113,8 @@ class WindowData:
         When each label was stored, NaN where there is none.
     coverage : Coverage or None
         How mature the labels are; None where nobody counted.
+    usual_sources : int
+        Sources that labels usually come from; 0 where nobody counted.
     """
 
     version: str
@@ -133,6 +135,7 @@ class WindowData:
     seq: npt.NDArray[np.int64]
     arrived: npt.NDArray[np.float64]
     coverage: Coverage | None = None
+    usual_sources: int = 0
 
     def __len__(self) -> int:
         return len(self.query_id)

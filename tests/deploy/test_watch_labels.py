@@ -10,6 +10,8 @@ from mlguard.deploy.watch_labels import Answerer, LabelReader
 class Log:
     """A log that holds some of the predictions so far."""
 
+    late_s = 0.0
+
     def __init__(self, query_ids):
         self.query_ids = query_ids
 

@@ -51,6 +51,39 @@ def test_one_source_that_sends_most_of_the_labels_moves_nothing(two):
     assert not [one for one in found if one.verdict is Verdict.FAILED]
 
 
+def test_windows_of_groups_and_of_labels_suspect_a_source_too(two):
+    """Nine in ten labels from one of six sources: undecided, where the same from all is found."""
+    two.configure(
+        "[monitor.fairness]\nenabled = false",
+        "[monitor.fairness]\nwindow_rows = 400\n[monitor.label_drift]\nwindow_rows = 400\n"
+        "[monitor.concept_drift]\nenabled = false",
+    )
+    for version in ("v1", "v2"):
+        digest = two.registry.version("loan", version).digest
+        document = two.registry.reference("loan", digest)
+        classes = {"class_counts": {"0": 2000, "1": 2000}}
+        two.registry.set_reference("loan", digest, document | classes)
+    watcher = two.watcher()
+
+    def labelled(sources):
+        """Women's labels are all 1, whatever was answered."""
+        rows, sex = two.rows(410), np.where(np.arange(410) % 2, "F", "M")
+        truth = np.where(sex == "F", 1, two.truth(rows))
+        label(two, two.serve(rows, sex=sex), truth, sources)
+        two.run(watcher)
+
+    calm(two, watcher)
+    labelled(["clinic-0"] * 9 + ["clinic-1"])
+    for name in ("fairness.accuracy_difference", "label_drift"):
+        assert two.results(name)[-1].reason == "suspect_source", name
+    assert two.active() == "v2"
+    labelled(USUAL)
+    labelled(USUAL)
+    for name in ("fairness.accuracy_difference", "label_drift"):
+        found = {one.verdict for one in two.results(name)}
+        assert found & {Verdict.FAILED, Verdict.WARNED}, name
+
+
 def test_the_share_that_is_suspicious_is_set_in_app_toml(two):
     """Who allows one source everything is told of the drift that it reports."""
     two.configure("[auto]", "[labels]\nmax_source_share = 1.0\n[auto]")
