@@ -172,7 +172,11 @@ def _explained(found: Mapping[str, Any]) -> list[Line]:
     if loss is None:
         return [*lines, *_entry("parts", f"not taken apart: {found['why_not']}", "dim")]
     change = estimate(loss["change"]["value"], loss["change"]["interval"])
-    told = f"mean loss {number(loss['before'])} → {number(loss['after'])}, a change of {change}"
+    on_test = " (on [data] test)" if found.get("compared_with") == "test" else ""
+    told = (
+        f"mean loss {number(loss['before'])}{on_test} → {number(loss['after'])}, "
+        f"a change of {change}"
+    )
     lines += _entry("parts", f"{told}, of which")
     for name, one in sorted(loss["parts"].items(), key=lambda part: -part[1]["value"]):
         lines += _entry("", f"{estimate(one['value'], one['interval'])} {_PARTS[name]}")

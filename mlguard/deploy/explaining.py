@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -45,6 +45,8 @@ _CELL_FEATURES = 2
 _BINS = 4
 
 IntArray = npt.NDArray[np.int64]
+#: What an alarm's rows are compared with: what callers sent before, or ``[data] test``.
+Source = Literal["earlier", "test"]
 
 
 class Judges(Protocol):
@@ -101,6 +103,7 @@ def explain_alarm(
     before: WindowData | None,
     after: WindowData,
     since: float,
+    compared_with: Source = "earlier",
 ) -> dict[str, Any]:
     """Explain why a version got worse, as JSON values.
 
@@ -116,12 +119,15 @@ def explain_alarm(
         Rows before the change, None where there are none, and rows that the alarm rests on.
     since : float
         When it changed, as far as is known, in seconds since the epoch.
+    compared_with : {"earlier", "test"}
+        What the rows before are: what callers sent, or ``[data] test``.
 
     Returns
     -------
     dict
-        ``since, window, n_before, n_after, features, loss`` (None where rows or labels are too
-        few; then ``why_not`` says so), ``segments`` and ``said``, the gist in sentences.
+        ``since, window, n_before, n_after, compared_with, features, loss`` (None where rows or
+        labels are too few; then ``why_not`` says so), ``segments`` and ``said``, the gist in
+        sentences.
     """
     features = _features(drift, after, settings)
     document: dict[str, Any] = {
@@ -133,13 +139,14 @@ def explain_alarm(
         },
         "n_before": 0 if before is None else len(before),
         "n_after": len(after),
+        "compared_with": compared_with,
         "features": features,
         "loss": None,
         "segments": [],
         "why_not": "",
     }
-    old = _judged(before, settings, reference)
-    new = _judged(after, settings, reference)
+    old = judged_rows(before, settings, reference)
+    new = judged_rows(after, settings, reference)
     if old is None or new is None or min(len(old.loss), len(new.loss)) < LEAST:
         n = [0 if one is None else len(one.loss) for one in (old, new)]
         document["why_not"] = (
@@ -190,21 +197,22 @@ def _features(
 
 
 @dataclass(frozen=True, slots=True)
-class _Judged:
-    """Rows with a loss, and the loss of each."""
+class Judged:
+    """Rows with a loss, and the loss of each: an array of shape (n_rows,)."""
 
     rows: WindowData
     loss: npt.NDArray[np.float64]
 
 
-def _judged(
+def judged_rows(
     rows: WindowData | None, settings: AppSettings, reference: Mapping[str, Any]
-) -> _Judged | None:
+) -> Judged | None:
+    """Return the rows that have a loss, and inputs to tell them apart by; None without rows."""
     if rows is None or not len(rows):
         return None
     loss, judged = row_losses(rows, task=settings.app.task, scale=reference_scale(reference))
     judged &= rows.inputs_kept
-    return _Judged(rows.take(judged), loss[judged])
+    return Judged(rows.take(judged), loss[judged])
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,9 +224,7 @@ class _Coded:
     after: IntArray
 
 
-def _parts(
-    old: _Judged, new: _Judged, cells: Sequence[str], settings: AppSettings
-) -> dict[str, Any]:
+def _parts(old: Judged, new: Judged, cells: Sequence[str], settings: AppSettings) -> dict[str, Any]:
     bins = int(np.clip((len(old.loss) / 10) ** (1 / max(1, len(cells))), 2, _BINS))
     one_cell = _Coded(
         ("all",), np.zeros(len(old.loss), np.int64), np.zeros(len(new.loss), np.int64)
@@ -263,11 +269,11 @@ def _joint(parts: Sequence[_Coded]) -> _Coded:
     return first
 
 
-def _coded(name: str, old: _Judged, new: _Judged, *, bins: int = _BINS) -> _Coded:
+def _coded(name: str, old: Judged, new: Judged, *, bins: int = _BINS) -> _Coded:
     return _grid(name, old.rows.columns[name], new.rows.columns[name], bins=bins)
 
 
-def _classes(old: _Judged, new: _Judged, settings: AppSettings) -> _Coded:
+def _classes(old: Judged, new: Judged, settings: AppSettings) -> _Coded:
     if settings.app.task == "regression":
         before, after = (
             np.array([float(one) for one in rows.label]) for rows in (old.rows, new.rows)
@@ -325,7 +331,7 @@ def _categories(
 
 
 def _segments(
-    old: _Judged, new: _Judged, moved: Sequence[str], settings: AppSettings
+    old: Judged, new: Judged, moved: Sequence[str], settings: AppSettings
 ) -> list[dict[str, Any]]:
     attributes = dict.fromkeys([*settings.data.sensitive, *settings.monitor.fairness.by])
     groups = []
@@ -341,7 +347,7 @@ def _segments(
     return [one for one in told if one["value"] > 0][:TOLD]
 
 
-def _of_column(coded: _Coded, old: _Judged, new: _Judged) -> list[dict[str, Any]]:
+def _of_column(coded: _Coded, old: Judged, new: Judged) -> list[dict[str, Any]]:
     size = len(coded.names)
     n_before = np.bincount(coded.before, minlength=size)
     n_after = np.bincount(coded.after, minlength=size)
@@ -393,8 +399,9 @@ def _said(document: Mapping[str, Any]) -> list[str]:
             for name, one in sorted(loss["parts"].items(), key=lambda part: -part[1]["value"])
             if abs(one["value"]) >= max(0.005, 0.05 * abs(change))
         ]
+        on_test = " on the test data" if document["compared_with"] == "test" else ""
         said.append(
-            f"Mean loss went from {number(loss['before'])} to {number(loss['after'])}: "
+            f"Mean loss went from {number(loss['before'])}{on_test} to {number(loss['after'])}: "
             f"{', '.join(told) or 'no part stands out'}."
         )
     if document["features"]:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mlguard.config import AppSettings, ProjectSettings
+from mlguard.deploy.explaining_later import LaterExplanations
 from mlguard.deploy.mailing import carrier
 from mlguard.deploy.outcome import SCHEMA_VERSION
 from mlguard.deploy.reporting import report_if_due
@@ -115,6 +116,7 @@ def watcher(
         deliver=deliver,
         report=report,
         rehearsal=rehearse,
+        explain=LaterExplanations(project, registry),
         only=only,
     )
 

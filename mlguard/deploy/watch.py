@@ -109,6 +109,9 @@ class Watcher:
         Plays rows to a model; default: in a child process.
     rehearsal : callable, optional
         Tries a version that could be gone back to; default: nothing is tried.
+    explain : callable, optional
+        Explains incidents that could not be explained when they were opened; takes an app's
+        settings and the time, and returns what to say of it, if anything.
     only : str, optional
         Watch this app alone.
     """
@@ -126,8 +129,10 @@ class Watcher:
         report: Callable[[AppSettings, float], str | None] | None = None,
         replay: Replayer | None = None,
         rehearsal: Rehearsal | None = None,
+        explain: Callable[[AppSettings, float], str | None] | None = None,
         only: str | None = None,
     ) -> None:
+        self._explain = explain
         self._rehearsal = rehearsal
         self.project = project
         self.registry = registry
@@ -247,6 +252,10 @@ class Watcher:
             yield from self._errand_of(
                 app, "rehearsed", now, functools.partial(self._rehearse, settings, now)
             )
+            if self._explain is not None:
+                yield from self._errand_of(
+                    app, "explained", now, functools.partial(self._explain, settings, now)
+                )
         if self._deliver is not None:
             yield from self._errand_of("", "delivered", now, functools.partial(self._deliver, now))
         if self._store is not None:

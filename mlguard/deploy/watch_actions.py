@@ -71,7 +71,7 @@ class TickEvent:
     kind : str
         ``verdict, alert, frozen, rolled_back, default_output, cleared, confirmed, unconfirmed,
         advanced, promoted, withdrawn, rollout_failed, drained, deferred, reconciled, rehearsed,
-        delivered, report, error``.
+        explained, delivered, report, log, error``.
     summary : str
         One sentence.
     detail : dict

@@ -13,6 +13,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from mlguard.deploy.calibrate_history import calibrate
+from mlguard.deploy.explaining_later import LaterExplanations
 from mlguard.errors import RefusedError, UndecidedError, UsageError
 from mlguard.project import Project
 
@@ -67,6 +69,53 @@ def judge(world, model):
         timeout=300,
         check=False,
     )
+
+
+def test_a_version_that_was_wrong_from_its_first_row_is_held_against_the_test_data(world):
+    """Nothing was answered before: the answers on [data] test stand for it, and it is said."""
+    rows = world.rows(300)
+    table = pd.DataFrame(rows, columns=["income", "debt"]).assign(
+        sex=np.where(np.arange(300) % 2, "F", "M"), paid=world.truth(rows)
+    )
+    table.to_csv(world.root / "serving" / "loan" / "test.csv", index=False)
+    world.deploy("v1", NARROW)
+    world.pass_time(3600)
+    world.deploy("v2", WIDE)
+    later = LaterExplanations(world.project, world.registry)
+    watcher = world.watcher(explain=later)
+    world.traffic(200, see=debt_breaks)
+    events = world.run(watcher, passes=2)
+    assert "rolled_back" in {one.kind for one in events}
+    [said] = [one.summary for one in events if one.kind == "explained"]
+    assert "on the test data" in said
+    [incident] = world.registry.incidents("loan")
+    explanation = incident.facts["explanation"]
+    assert (explanation["compared_with"], explanation["n_before"]) == ("test", 300)
+    assert explanation["loss"]["n_before"] == 300
+    assert explanation["loss"]["change"]["value"] > 0.1
+    assert explanation["loss"]["cells"][0] == "debt"
+    # Once is enough.
+    world.pass_time(100)
+    assert later(world.settings, world.clock.now) is None
+
+
+def test_a_calibration_draws_from_the_prediction_log(world):
+    """Where enough of what the active version answered has labels, that is the history."""
+    world.deploy("v1", WIDE)
+    rng = np.random.default_rng(5)
+    rows = world.rows(900)
+    ids = world.serve(rows)
+    wrong = rng.random(900) < 0.05
+    world.label(ids, np.where(wrong, 1 - world.truth(rows), world.truth(rows)))
+    found = calibrate(world.project, world.settings, world.registry)
+    assert (found.source, found.model) == ("the prediction log", "v1")
+    assert (found.n_rows, found.n_labels) == (900, 900)
+    measured = {one.monitor: one for one in found.measured}
+    assert {"concept_drift", "data_drift", "service"} <= set(measured)
+    # What was drawn from the history itself is no drift.
+    assert measured["data_drift"].false_alarms <= 0.1 * measured["data_drift"].n
+    assert measured["service"].power[-1].found == measured["service"].power[-1].n
+    assert measured["concept_drift"].extra["loss"] == pytest.approx(0.05, abs=0.03)
 
 
 def test_an_incident_is_told(project):
