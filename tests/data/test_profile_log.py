@@ -218,7 +218,7 @@ def test_a_full_disk_loses_slices_and_disturbs_nobody(tmp_path, grid, monkeypatc
 
 def test_files_are_cut_and_pruned(tmp_path, grid, monkeypatch):
     """A long life makes several files, and old ones go with the rows of their time."""
-    monkeypatch.setattr("mlguard.data.profile_log.FILE_BYTES", 3000)
+    monkeypatch.setattr("mlguard.data.prediction_log.FILE_BYTES", 3000)
     assert FILE_BYTES == 8 << 20
     log = PredictionLog(tmp_path)
     one = log.profile_writer("app", 1, "a/b", grid, FEATURES)
