@@ -216,10 +216,21 @@ def gate_lines(decision: GateDecision) -> list[Line]:
     families: dict[str, list[CheckResult]] = {}
     for one in decision.results:
         families.setdefault(one.family, []).append(one)
+    # Why something was not asked -> of what; what has one reason stands in one line.
+    unasked: dict[str, list[str]] = {}
     for family, results in families.items():
-        lines += _family_lines(family.replace("_", " "), results)
+        name = family.replace("_", " ")
+        if all(one.verdict is Verdict.SKIPPED for one in results):
+            for one in results:
+                unasked.setdefault(one.summary, []).append(name)
+        else:
+            lines += _family_lines(name, results)
     for item in decision.not_applicable:
-        lines += [[(text, "dim")] for text in indented(f"– {item}", FAMILY + 2, 2)]
+        name, _, why = item.partition(": ")
+        unasked.setdefault(why, []).append(name)
+    for why, names in unasked.items():
+        item = "– " + ", ".join(dict.fromkeys(names)) + (f": {why}" if why else "")
+        lines += [[(text, "dim")] for text in indented(item, FAMILY + 2, 2)]
     return lines
 
 

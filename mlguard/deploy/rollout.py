@@ -11,6 +11,7 @@ deployment is under way.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import subprocess
 import tempfile
@@ -306,7 +307,9 @@ class Rollout:
         else:
             self.progress("the gate judged these bytes on the same data before; reusing that")
         # Waivers come and go while evidence stays: what counts is those that are valid now.
-        decision = self.registry.decision_now(fresh)
+        decision = dataclasses.replace(
+            self.registry.decision_now(fresh), candidate=f"{version.name} ({request.model.name})"
+        )
         # A standby stays one, whatever a gate says of it today: it may be all there is to go
         # back to.
         if version.state is not State.STANDBY:

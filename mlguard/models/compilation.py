@@ -42,6 +42,8 @@ if TYPE_CHECKING:
 
 #: What is said of a file that is a graph already.
 GRAPH = "served as the ONNX graph that it is"
+#: Scores that differ by no more than this differ by rounding, and nobody need be told.
+ROUNDING = 1e-12
 #: Why some models are not tried, by the beginning of their class's name.
 _SLOWER = ("KNeighbors", "RadiusNeighbors", "GaussianProcess")
 
@@ -86,9 +88,10 @@ class Compilation:
         how = {"linear": "the same arithmetic in float64", "onnx": "ONNX"}[self.runtime]
         found = self.comparison
         tied = f", {found.n_tied:,} too close to call" if found.n_tied else ""
+        apart = f", scores differ by at most {found.largest:.1g}"
         return (
-            f"served as {how}: the labels of all {found.n_rows:,} test rows are the "
-            f"original's{tied}, scores differ by at most {found.largest:.1g}"
+            f"served as {how}: all {found.n_rows:,} test rows are answered alike{tied}"
+            f"{apart if found.largest > ROUNDING else ''}"
         )
 
     def to_json(self) -> dict[str, Any]:

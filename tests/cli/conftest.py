@@ -14,6 +14,7 @@ import jsonschema
 import pytest
 
 from mlguard.cli.starting import write_template
+from mlguard.cli.terminal import outcome_lines, plain
 from mlguard.project import Project
 
 SCHEMA = jsonschema.Draft202012Validator(
@@ -68,6 +69,7 @@ def deployed(tmp_path_factory) -> Path:
     write_template("project_template", folder)
     outcome = Project(folder).deploy("iris", message="the first version")
     assert outcome.exit_code == 0, outcome.lines
+    (folder.parent / "said.txt").write_text("\n".join(map(plain, outcome_lines(outcome))))
     return folder
 
 

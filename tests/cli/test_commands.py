@@ -1,6 +1,8 @@
 """Every command in a real project: exit code, JSON document, what it says, what it leaves alone."""
 
 import json
+import subprocess
+import sys
 import tomllib
 
 import pytest
@@ -25,6 +27,31 @@ def weak(project):
     model = DummyClassifier().fit(train.drop(columns="species"), train["species"])
     save_model(model, project / "weak.skops")
     return project / "weak.skops"
+
+
+def test_a_first_deployment_is_told_in_ten_lines(deployed):
+    """What was judged, what serves and what to type next, and nothing of how it is done."""
+    said = (deployed.parent / "said.txt").read_text().splitlines()
+    assert len(said) <= 10, said
+    assert said[0].startswith("iris  candidate v1 (model.skops)")
+    assert "  v1 is live (generation 1)." in said
+    assert said[-1].startswith("  next: mlguard serve")
+
+
+def test_a_deployment_of_what_is_known_loads_nothing_that_judges(project):
+    """Same bytes, same data: the answer is on record, and costs no more than looking it up."""
+    code = (
+        "import json, sys\nfrom mlguard.project import Project\n"
+        "done = Project(sys.argv[1]).deploy('iris')\n"
+        "print(json.dumps([done.exit_code, done.changed, sorted(sys.modules)]))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", code, str(project)], capture_output=True, check=True
+    )
+    exit_code, changed, loaded = json.loads(done.stdout)
+    assert (exit_code, changed) == (0, False)
+    heavy = {"evidently", "great_expectations", "matplotlib", "onnxruntime", "pandas", "sklearn"}
+    assert not heavy & set(loaded)
 
 
 def test_the_same_bytes_again_change_nothing(mlguard, project):

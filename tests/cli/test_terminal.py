@@ -58,6 +58,32 @@ def test_no_sentence_is_wider_than_the_screen():
     assert max(len(plain(line)) for line in outcome_lines(long)) <= WIDTH
 
 
+def test_what_was_not_asked_for_one_reason_is_one_line():
+    """Families of which nothing could be asked, and checks that do not apply, by their reason."""
+
+    def skipped(name, why):
+        return CheckResult(id=name, verdict=Verdict.SKIPPED, summary=why)
+
+    results = [
+        skipped("data_quality.categories", "no such column"),
+        CheckResult(id="data_quality.schema", verdict=Verdict.PASSED, summary="fine"),
+        skipped("privacy.pii", "no such column"),
+        skipped("privacy.proxies", "no such column"),
+    ]
+    absent = ["fairness: nobody is named", "privacy.k: nobody is named", "odd"]
+    decision = gate_decision("iris", "model.skops", results, absent)
+    shown = [
+        plain(line)
+        for line in outcome_lines(Outcome(command="check", app="iris", decision=decision))
+    ]
+    assert shown[1:] == [
+        "  data quality   ✓ 1 of 1, 1 skipped",
+        "  – privacy: no such column",
+        "  – fairness, privacy.k: nobody is named",
+        "  – odd",
+    ]
+
+
 def test_a_lost_comparison_says_its_sentence_above_the_numbers():
     """Beside a baseline's numbers stands what they mean."""
     lost = CheckResult(

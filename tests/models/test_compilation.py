@@ -101,7 +101,7 @@ def test_a_classifier_is_served_as_onnx(load, name, tmp_path):
     clear = margin > 1e-5
     assert np.array_equal(answer.labels[clear], model.predict(rows)[clear])
     assert found.comparison.n_rows == len(rows)
-    assert "labels of all" in found.summary()
+    assert f"all {len(rows):,} test rows are answered alike" in found.summary()
 
 
 @pytest.mark.parametrize(
