@@ -18,6 +18,7 @@ from typing import Any, Protocol
 import numpy as np
 import pyarrow as pa
 
+from mlguard.data.same import Same
 from mlguard.data.schema import Kind
 
 #: The columns that every log has, beside one for each feature.
@@ -128,11 +129,10 @@ class LogSchema:
         ----------
         columns : mapping of str to sequence
             All of :data:`FIXED_COLUMNS`; ``groups`` as mappings or null.
-        inputs : sequence of sequence, optional
+        inputs : sequence of sequence, or ndarray of shape (n_rows, n_features), optional
             The rows' features, in order; None: all null.
         """
-        n = len(columns["query_id"])
-        nothing: Sequence[Any] = [None] * n
+        nothing = Same(None, len(columns["query_id"]))
         arrays = []
         for name, kind in FIXED_COLUMNS.items():
             values = columns[name]
@@ -142,10 +142,14 @@ class LogSchema:
                 values = [self._shown(one) for one in values]
             arrays.append(array(values, kind))
         kept = {one.name for one in self.kept}
-        by_feature = list(zip(*inputs, strict=True)) if inputs is not None and self.features else []
+        by_feature: Sequence[Any] = [nothing] * len(self.features)
+        if isinstance(inputs, np.ndarray):
+            by_feature = inputs.T
+        elif inputs:
+            by_feature = list(zip(*inputs, strict=True))
         for place, one in enumerate(self.features):
             if one.name in kept:
-                arrays.append(array(by_feature[place] if by_feature else nothing, _TYPES[one.kind]))
+                arrays.append(array(by_feature[place], _TYPES[one.kind]))
         return pa.RecordBatch.from_arrays(arrays, schema=self.arrow)
 
     def _fixed(self, rows: Sequence[Mapping[str, Any]], name: str) -> list[Any]:
@@ -208,7 +212,12 @@ def _of_one_type(values: Sequence[Any], kind: pa.DataType) -> pa.Array | None:
     Most columns are; None for the others, whose values are looked at one by one.
     """
     n = len(values)
-    types = set(map(type, values))
+    if isinstance(values, np.ndarray):
+        if values.dtype != kind.to_pandas_dtype():
+            return None
+        absent = np.isnan(values) if values.dtype.kind == "f" else np.zeros(n, np.bool_)
+        return _assemble(kind, ~absent, pa.py_buffer(np.ascontiguousarray(values)))
+    types = {type(values.value)} if isinstance(values, Same) else set(map(type, values))
     present = np.ones(n, np.bool_)
     found = None
     if types == {type(None)}:

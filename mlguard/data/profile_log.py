@@ -172,7 +172,7 @@ class ProfileWriter:
 
         Parameters
         ----------
-        rows : sequence
+        rows : sequence, or ndarray of shape (n_rows, n_features)
             Cells in the order of the features; what is no list is the only cell of its row.
         scores : sequence of float or None
             The version's scores.
@@ -196,10 +196,14 @@ class ProfileWriter:
         self._open.end = max(self._open.end, *times)
 
     def _counted(self, rows: Sequence[Any], scores: Sequence[float | None]) -> Profile:
-        if not rows:
+        if not len(rows):
             return self._grid.summarise({name: [] for name in self._grid.features})
-        cells = rows if isinstance(rows[0], (list, tuple)) else [(one,) for one in rows]
-        by_place = list(zip(*cells, strict=True))
+        by_place: Sequence[Any]
+        if isinstance(rows, np.ndarray):
+            by_place = rows.T
+        else:
+            cells = rows if isinstance(rows[0], (list, tuple)) else [(one,) for one in rows]
+            by_place = list(zip(*cells, strict=True))
         columns: dict[str, Any] = {name: by_place[at] for name, at in self._places.items()}
         if self._score:
             columns[SCORE] = [math.nan if one is None else one for one in scores]

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 
@@ -56,22 +56,41 @@ class Route:
     split: Split = ALONE
 
 
-class Reply(msgspec.Struct, frozen=True, gc=False):
+class Origin(msgspec.Struct, frozen=True, eq=False):
+    """Where answers come from; one object for all requests that are bound alike.
+
+    Attributes
+    ----------
+    version : str
+        Name of the version that is asked, ``"none"`` where there is none.
+    generation : int
+        Of the app when the request was admitted.
+    key : (int, int)
+        Version id (0: none) and generation, for query ids.
+    """
+
+    version: str
+    generation: int
+    key: Key
+
+
+class Reply(NamedTuple):
     """What a caller gets.
 
     Attributes
     ----------
     body : bytes
         JSON.
-    version : str
-        Name of the version that was asked, ``"none"`` where there is none.
-    generation : int
-        Of the app when the request was admitted.
+    origin : Origin
+        Who answered.
     """
 
     body: bytes
-    version: str
-    generation: int
+    origin: Origin
+
+
+#: Takes the body of a reply, and who answered.
+Done = Callable[[bytes, Origin], None]
 
 
 class Waiting(msgspec.Struct, eq=False):
@@ -85,10 +104,10 @@ class Waiting(msgspec.Struct, eq=False):
         Its decoded rows.
     version : ServedVersion or None
         Who answers; None: the default output.
-    key : (int, int)
-        Version id (0: none) and generation, for its query ids.
+    origin : Origin
+        Who answers, by name and generation.
     done : callable or None
-        Called once with the reply; None: nobody wants it any more.
+        Called once with the reply and its origin; None: nobody wants it any more.
     answers : list of Answer or None
         One place for each row.
     left : int
@@ -106,8 +125,8 @@ class Waiting(msgspec.Struct, eq=False):
     request: PredictRequest
     rows: list[Any]
     version: ServedVersion | None
-    key: Key
-    done: Callable[[Reply], None] | None
+    origin: Origin
+    done: Done | None
     answers: list[Answer | None]
     left: int
     arrived: float = 0.0

@@ -64,6 +64,8 @@ class AdaptiveBatcher(Generic[Row]):
         self.max_wait_s = max_wait_s
         self.max_queue = max_queue
         self.largest = largest
+        #: Batches that may run at the same time; kept up to date by whoever hands them out.
+        self.workers = 1
         self._limit = float(start)
         self._heap: list[tuple[float, int, float, Row]] = []
         self._arrivals = 0
@@ -77,23 +79,28 @@ class AdaptiveBatcher(Generic[Row]):
     def __len__(self) -> int:
         return len(self._heap)
 
-    def clear_time(self, workers: int = 1) -> float:
+    def clear_time(self) -> float:
         """Seconds that the waiting rows will take, judged by recent batches.
 
         A batch is not counted as longer than the SLO: one straggler must not shut the door
         for everybody who comes after it.
         """
-        batches = len(self._heap) / (self.limit * max(workers, 1))
+        batches = len(self._heap) / (self.limit * self.workers)
         return batches * min(self._batch_s, self.slo_s)
 
-    def admit(self, rows: Sequence[Row], *, deadline: float, now: float, workers: int = 1) -> bool:
+    @property
+    def earliest(self) -> float:
+        """The deadline that comes first; infinity while nothing waits."""
+        return self._heap[0][0] if self._heap else math.inf
+
+    def admit(self, rows: Sequence[Row], deadline: float, now: float) -> bool:
         """Queue the rows of one request; False, and nothing queued, on overload (rule 5)."""
         heap = self._heap
         waiting = len(heap)
         # One batch's worth is always cleared in time: no batch counts for more than the SLO.
         if waiting and (
             waiting + len(rows) > self.max_queue
-            or (waiting > self._limit and self.clear_time(workers) > self.slo_s)
+            or (waiting > self._limit and self.clear_time() > self.slo_s)
         ):
             return False
         for row in rows:

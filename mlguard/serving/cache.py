@@ -90,11 +90,11 @@ class AnswerCache(Generic[Caller]):
     def put(self, key: bytes, label: Any, score: float | None) -> None:
         """Keep an answer; the least recently used go where there are too many."""
         size = len(key) + sys.getsizeof(label) + _OVERHEAD
-        if size > self.limit_bytes:
-            return
         before = self._known.pop(key, None)
         if before is not None:
             self.bytes -= before[2]
+        if size > self.limit_bytes:
+            return
         self._known[key] = (label, score, size)
         self.bytes += size
         self.shrink_to(self.limit_bytes)

@@ -96,7 +96,7 @@ class InputCounts:
             known = self._open[key] = (counter, target)
         start = 0
         for generation, run in groupby(facts["generation"]):
-            stop = start + sum(1 for _ in run)
+            stop = start + len(list(run))
             known[0].add(
                 generation=generation,
                 times=facts["time"][start:stop],

@@ -33,15 +33,15 @@ from typing import Any
 
 from mlguard.config import AppSettings
 from mlguard.serving.access import AppKeys
-from mlguard.serving.admission import OverloadedError, Reply, Route, Waiting
+from mlguard.serving.admission import Done, Origin, OverloadedError, Reply, Route, Waiting
 from mlguard.serving.answers import Answer, as_output
 from mlguard.serving.inputs import PredictRequest, RowReader, read_request, unknown_version
 from mlguard.serving.metrics import Metrics
 from mlguard.serving.mirroring import Mirrors, as_read_by
 from mlguard.serving.query_ids import QueryIds
 from mlguard.serving.recall import Recall
-from mlguard.serving.recorder import LogTarget, Recorder
-from mlguard.serving.replying import facts_of, numbered
+from mlguard.serving.recorder import Recorder
+from mlguard.serving.replying import Replies
 from mlguard.serving.routing import takes_canary
 from mlguard.serving.served_version import ServedVersion, VersionSpec
 from mlguard.serving.tally import Tally
@@ -107,7 +107,7 @@ class AppEngine:
         #: Deaths of models' processes that the registry has not been told of: version,
         #: generation, when, and why.
         self.crashes: deque[tuple[int, int, float, str]] = deque(maxlen=_MOST_CRASHES)
-        self._clock = clock
+        self.clock = clock
         # Looking a labelled figure up costs as much as answering; these are looked up once.
         self.queued = metrics.queued.labels(self.name)
         # An app that nothing serves yet is told of as well.
@@ -116,11 +116,12 @@ class AppEngine:
         self.batch_rows = metrics.batch_rows.labels(self.name)
         self.batch_seconds = metrics.batch_seconds.labels(self.name)
         self.tally = Tally(metrics, self.name)
+        self.replies = Replies(self)
         self._active: ServedVersion | None = None
+        self._origins: dict[ServedVersion | None, Origin] = {}
         self._slo_s = settings.app.slo_ms / 1000
         self._looks_at_rows = settings.app.unusual_rows != "pass"
         self._reader = RowReader(settings.app.input, strict=settings.app.strict_types)
-        self._nowhere = LogTarget(self.name, 0)
         self._defaults: dict[str, Answer] = {}
         self._drained: set[asyncio.Task[None]] = set()
         self._warn_of_keys()
@@ -176,12 +177,13 @@ class AppEngine:
         """Let another version answer from the next request on."""
         self._active = self.versions[route.active] if route.active is not None else None
         self.route = route
+        self._origins.clear()
         self.metrics.generation.labels(self.name).set(route.generation)
         self.metrics.serving.labels(self.name).set(route.active is not None)
 
     def crashed(self, version_id: int, reason: str) -> None:
         """Note that a process of a version died, for whoever tells the registry."""
-        self.crashes.append((version_id, self.route.generation, self._clock(), reason))
+        self.crashes.append((version_id, self.route.generation, self.clock(), reason))
 
     def unload(self, version_id: int) -> None:
         """Unload a version that answers no more, once nobody waits for it."""
@@ -189,6 +191,7 @@ class AppEngine:
         if version is None:
             return
         assert version_id != self.route.active
+        self._origins.pop(version, None)
 
         async def drain() -> None:
             await version.drained()
@@ -217,15 +220,13 @@ class AppEngine:
     async def predict(self, body: bytes, *, caller: str | None = None) -> Reply:
         """Answer one predict request; takes and raises what :meth:`submit` does."""
         answered: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
-        waiting = self.submit(body, partial(_hand_over, answered), caller=caller)
+        waiting = self.submit(body, partial(hand_over, answered), caller=caller)
         try:
             return await answered
         finally:
             waiting.abandon()  # where the caller went away: nobody wants these answers
 
-    def submit(
-        self, body: bytes, done: Callable[[Reply], None], *, caller: str | None = None
-    ) -> Waiting:
+    def submit(self, body: bytes, done: Done, *, caller: str | None = None) -> Waiting:
         """Take one predict request.
 
         Parameters
@@ -233,8 +234,8 @@ class AppEngine:
         body : bytes
             As it came.
         done : callable
-            Called once with the reply, unless the request is abandoned; where no model is
-            needed, before this returns.  It must not raise.
+            Called once with the reply and who answered, unless the request is abandoned; where
+            no model is needed, before this returns.  It must not raise.
         caller : str, optional
             Name of the key that it came with; None where the app has no keys.
 
@@ -264,16 +265,16 @@ class AppEngine:
         if route.split.weight and version is not None and request.version is None:
             version, rows = self._drawn(route, version, request, rows)
         n = len(rows)
-        key = (0 if version is None else version.spec.id, route.generation)
+        origin = self._origins.get(version) or self._origin(version)
         deadline = arrived + self._slo_s
-        waiting = Waiting(request, rows, version, key, done, [None] * n, n, arrived, deadline)
+        waiting = Waiting(request, rows, version, origin, done, [None] * n, n, arrived, deadline)
         if version is None:
             for index in range(n):
                 waiting.settle(index, self.default(route.explanation))
         elif self._looks_at_rows:
             version.look_at(waiting)
         if not waiting.left:
-            self.answered(version, [waiting])
+            self.replies.give(version, [waiting])
             return waiting
         assert version is not None
         if version.thresholds is not None:
@@ -284,6 +285,13 @@ class AppEngine:
                 f"objective of {self.settings.app.slo_ms:g} ms can clear"
             )
         return waiting
+
+    def _origin(self, version: ServedVersion | None) -> Origin:
+        """Return the origin of what a version answers from now on."""
+        generation = self.route.generation
+        name, number = ("none", 0) if version is None else (version.name, version.spec.id)
+        found = self._origins[version] = Origin(name, generation, (number, generation))
+        return found
 
     def _chosen(self, route: Route, request: PredictRequest) -> ServedVersion | None:
         active = self._active
@@ -309,43 +317,6 @@ class AppEngine:
         # Whom the candidate cannot read, the active version answers.
         return (active, rows) if None in read else (candidate, read)
 
-    # --- its answer ---
-
-    def answered(self, version: ServedVersion | None, settled: list[Waiting]) -> None:
-        """Reply to requests whose rows all have answers; then count and log them."""
-        name = version.name if version is not None else "none"
-        draw = self.ids.draw
-        replied: list[tuple[Waiting, list[int]]] = []
-        for waiting in settled:
-            if waiting.mirrors is not None and version is not None:
-                self.mirrors.answered(version, waiting, self._clock())
-                continue
-            if waiting.done is None:
-                continue
-            ids, body = numbered(waiting, draw)
-            replied.append((waiting, ids))
-            waiting.done(Reply(body, name, waiting.key[1]))
-            waiting.done = None
-        self.tally.requests(name, [waiting for waiting, _ in replied], time.monotonic())
-        self._record(version, replied)
-
-    def _record(
-        self, version: ServedVersion | None, replied: list[tuple[Waiting, list[int]]]
-    ) -> None:
-        """Put answered rows aside for the log, for labels by uid, and for who is shown them."""
-        for waiting, ids in replied:
-            uid = waiting.request.uid
-            if uid is not None:
-                for row, query_id in zip(waiting.rows, ids, strict=True):
-                    self.recall.remember(uid, row, query_id)
-        if self.recorder is not None and replied:
-            self.recorder.put(
-                self._nowhere if version is None else version.log_target,
-                facts_of(replied, version, self._clock(), time.monotonic()),
-            )
-        if self.route.split.mirrors and version is not None and version is self._active:
-            self.mirrors.show(self.route.split, version, replied)
-
     def refused(self, status: int) -> None:
         """Count a request that was answered by an error."""
         self.tally.refused(status)
@@ -358,6 +329,7 @@ class AppEngine:
         return [version.reader for _, version in loaded] or [self._reader]
 
 
-def _hand_over(answered: asyncio.Future[Reply], reply: Reply) -> None:
+def hand_over(answered: asyncio.Future[Reply], body: bytes, origin: Origin) -> None:
+    """Take a reply for somebody who awaits it, unless they have gone."""
     if not answered.done():
-        answered.set_result(reply)
+        answered.set_result(Reply(body, origin))

@@ -11,34 +11,33 @@ from __future__ import annotations
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from mlguard.serving.connections import GuardedProtocol
 from mlguard.serving.quick_path import QuickPath
 
 if TYPE_CHECKING:
     import asyncio
 
-    from mlguard.serving.admission import Reply, Waiting
+    from mlguard.serving.admission import Origin, Waiting
     from mlguard.serving.engine import AppEngine
 
 
-class Exchange:
+class Exchange(msgspec.Struct, eq=False):
     """One predict request of a connection, and its answer once it is there."""
 
-    __slots__ = ("body", "caller", "connection", "engine", "keep_alive", "out", "waiting")
+    connection: Any
+    engine: AppEngine
+    keep_alive: bool = True
+    caller: str | None = None
+    body: bytes | bytearray = b""
+    waiting: Waiting | None = None
+    out: bytes | None = None
 
-    def __init__(self, connection: OrderedProtocol, engine: AppEngine) -> None:
-        self.connection = connection
-        self.engine = engine
-        self.keep_alive = True
-        self.caller: str | None = None
-        self.body: bytes | bytearray = b""
-        self.waiting: Waiting | None = None
-        self.out: bytes | None = None
-
-    def __call__(self, reply: Reply) -> None:
+    def __call__(self, body: bytes, origin: Origin) -> None:
         """Take the reply."""
         connection = self.connection
-        self.out = connection.quick.answer(reply, connection, self)
+        self.out = connection.quick.answer(body, origin, connection, self)
         connection.flush()
 
 
@@ -66,7 +65,6 @@ class OrderedProtocol(GuardedProtocol):
         while exchanges and exchanges[0].out is not None:
             done = exchanges.popleft()
             self.transport.write(done.out)  # type: ignore[arg-type]  # checked above
-            self.server_state.total_requests += 1
             if not done.keep_alive:
                 self._closing = True
                 # Closed on while it still sends, a client may never see its answer.

@@ -114,7 +114,7 @@ class PredictRequest:
 
 _ENVELOPE = msgspec.json.Decoder(_Envelope)
 #: What a request says that names nothing but its row.
-_PLAIN = PredictRequest(batch=False, raw=b"")
+PLAIN = PredictRequest(batch=False, raw=b"")
 
 
 def read_request(body: bytes) -> PredictRequest:
@@ -230,7 +230,7 @@ class RowReader:
         except (msgspec.MsgspecError, ValueError, RecursionError):
             return None
         if found.uid is None and found.version is None and found.groups is None:
-            return _PLAIN, rows
+            return PLAIN, rows
         return _request(found, batch=found.input is msgspec.UNSET), rows
 
     def read(self, request: PredictRequest) -> list[Any]:

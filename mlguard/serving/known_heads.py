@@ -30,17 +30,23 @@ class Head:
 
     Attributes
     ----------
+    text : bytes
+        The head, with the empty line that ends it.
     engine : AppEngine
         The app that its URL asks.
     headers : list of (bytes, bytes)
         Names in lower case, and values.
     length : int
         Bytes of the body.
+    whole : int
+        Bytes of the request.
     """
 
+    text: bytes
     engine: AppEngine
     headers: list[tuple[bytes, bytes]]
     length: int
+    whole: int
 
 
 class KnownHeads:
@@ -49,30 +55,33 @@ class KnownHeads:
     def __init__(self) -> None:
         self._known: dict[bytes, Head] = {}
 
-    def find(self, piece: bytes) -> tuple[Head, bytes] | None:
-        """Return the known head and the body of a piece that is one whole request."""
-        end = piece.find(_END) + 4
-        head = self._known.get(piece[:end])
-        if head is None or len(piece) != end + head.length:
-            return None
-        return head, piece[end:]
+    def find(self, piece: bytes) -> Head | None:
+        """Return the known head of a piece that is one whole request."""
+        head = self._known.get(piece[: piece.find(_END) + 4])
+        return head if head is not None and len(piece) == head.whole else None
 
-    def learn(self, piece: bytes, head: Head) -> None:
+    def learn(
+        self, piece: bytes, engine: AppEngine, headers: list[tuple[bytes, bytes]], length: int
+    ) -> None:
         """Keep what the parser said of the request that began with a piece, if it is clear.
 
         Parameters
         ----------
         piece : bytes
             What came, from the first byte of a request on.
-        head : Head
-            What the parser said; a length of 0 where no Content-Length told it.
+        engine : AppEngine
+            The app that was asked.
+        headers : list of (bytes, bytes)
+            What the parser said.
+        length : int
+            Bytes of the body; 0 where no Content-Length told it.
         """
         end = piece.find(_END) + 4
-        if not head.length or len(piece) != end + head.length or end > _LONGEST:
+        if not length or len(piece) != end + length or end > _LONGEST:
             return
         text = piece[:end]
         if text.count(b"\n") != text.count(b"\r\n"):
             return
         if len(self._known) >= _MOST:
             self._known.clear()  # callers whose every head is new are no reason to grow
-        self._known[text] = head
+        self._known[text] = Head(text, engine, headers, length, len(piece))

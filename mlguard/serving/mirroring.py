@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from mlguard.data.mirrored import mirrored_folder
-from mlguard.serving.admission import Reply, Waiting
+from mlguard.serving.admission import Origin, Waiting
 from mlguard.serving.answers import UNUSUAL_ROW
 from mlguard.serving.replying import facts_of
 from mlguard.serving.routing import Split, shown_to
@@ -57,7 +57,7 @@ class Mirrors:
         self.dropped = 0
 
     def show(
-        self, split: Split, asked: ServedVersion, numbered: Sequence[tuple[Waiting, list[int]]]
+        self, split: Split, asked: ServedVersion, numbered: Sequence[tuple[Waiting, Sequence[int]]]
     ) -> None:
         """Put answered rows aside for whoever is to see them; callers have their replies.
 
@@ -108,8 +108,9 @@ class Mirrors:
         request = one.live.request
         now = time.monotonic()
         deadline = now + self._app.settings.app.slo_ms / 1000
-        key = (one.mirror, one.live.key[1])
-        shown = Waiting(request, [cells], version, key, _nobody, [None], 1, now, deadline)
+        generation = one.live.origin.generation
+        origin = Origin(version.name, generation, (one.mirror, generation))
+        shown = Waiting(request, [cells], version, origin, _nobody, [None], 1, now, deadline)
         shown.mirrors = one.query_id
         if version.thresholds is not None:
             # Who had a threshold of their group came with a key.
@@ -136,13 +137,17 @@ class Mirrors:
         target = dataclasses.replace(
             version.log_target, version_id=mirrored_folder(version.spec.id), grid=None
         )
+        (answer,) = shown.answers
+        assert answer is not None
+        took = [time.monotonic() - shown.arrived]
+        why = [answer.explanation]
+        ids = [shown.mirrors]
         recorder.put(
-            target,
-            facts_of([(shown, [shown.mirrors])], version, at, time.monotonic()),
+            target, facts_of([shown], [answer], ids, took, reasons=why, version=version, at=at)
         )
 
 
-def _nobody(_reply: Reply) -> None:
+def _nobody(_body: bytes, _origin: Origin) -> None:
     """Stand for the caller whom a mirror does not have."""
 
 

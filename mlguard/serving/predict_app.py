@@ -212,8 +212,8 @@ def _predictions(app: FastAPI, state: ServerState) -> None:
             engine.refused(status)
             raise
         headers = {
-            "X-MLGuard-Version": reply.version,
-            "X-MLGuard-Generation": str(reply.generation),
+            "X-MLGuard-Version": reply.origin.version,
+            "X-MLGuard-Generation": str(reply.origin.generation),
         }
         if state.draining:
             headers["Connection"] = "close"

@@ -50,19 +50,22 @@ class PredictProtocol(OrderedProtocol):
         self._declared = 0
         #: The piece that the request which is arriving began with.
         self._piece = b""
+        #: The head of the last request that was known by its head: the next one is like it.
+        self._head: Head | None = None
 
     # --- a request comes in ---
 
     def data_received(self, data: bytes) -> None:
         """Take a request whose head is known as it is; parse everything else."""
         if self.arriving_since is None:
-            found = self.quick.heads.find(data)
-            if found is not None and self._is_between():
-                head, body = found
+            head = self._head
+            if head is None or len(data) != head.whole or not data.startswith(head.text):
+                head = self._head = self.quick.heads.find(data)
+            if head is not None and self._is_between():
                 exchange = Exchange(self, head.engine)
                 self._exchanges.append(exchange)
                 if self._may_enter(exchange, head.headers, head.length):
-                    self._ask(exchange, body)
+                    self._ask(exchange, data[-head.length :])
                 return
             self._piece = data
         super().data_received(data)
@@ -73,7 +76,9 @@ class PredictProtocol(OrderedProtocol):
             not self._closing
             and self._last_words is None
             and self.timeout_keep_alive_task is None
-            and self._is_first()
+            and self._held is None
+            and not self.pipeline
+            and (self.cycle is None or self.cycle.response_complete)
             and not self.transport.is_closing()
         )
 
@@ -204,8 +209,7 @@ class PredictProtocol(OrderedProtocol):
             self.flush()
             return
         if exchange.keep_alive:
-            head = Head(exchange.engine, self.headers, self._declared)
-            self.quick.heads.learn(self._piece, head)
+            self.quick.heads.learn(self._piece, exchange.engine, self.headers, self._declared)
         self._piece = b""
         body = bytes(exchange.body)  # the same object where it came in one piece
         exchange.body = b""

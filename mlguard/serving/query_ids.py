@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import random
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 #: Ids from here on belong to no block; ids stay below 2**53.
 UNCREDITED = 2**52
@@ -54,6 +54,16 @@ class QueryIds:
                 return self.draw(key)
         self.uncredited += 1
         return UNCREDITED | random.getrandbits(51)
+
+    def draw_many(self, key: Key, n: int) -> Sequence[int]:
+        """Return the next ``n`` ids for a version in a generation."""
+        blocks = self._blocks.get(key)
+        if blocks:
+            first = self._next[key]
+            if first + n <= blocks[0].stop:
+                self._next[key] = first + n
+                return range(first, first + n)
+        return [self.draw(key) for _ in range(n)]
 
     def refill(self, key: Key) -> None:
         """Reserve a block if less than half of one is left; called off the event loop.

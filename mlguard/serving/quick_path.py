@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from fastapi.responses import Response
     from uvicorn.config import Config
 
-    from mlguard.serving.admission import Reply
+    from mlguard.serving.admission import Origin
     from mlguard.serving.engine import AppEngine
     from mlguard.serving.exchanges import Exchange, OrderedProtocol
     from mlguard.serving.predict_app import ServerState
@@ -51,7 +51,7 @@ class QuickPath:
         state: Any = getattr(getattr(app, "state", None), "mlguard", None)
         self.state: ServerState = state
         self._engines: dict[bytes, AppEngine] = {}
-        self._heads: dict[tuple[str, int], bytes] = {}
+        self._heads: dict[Origin, bytes] = {}
         self.heads = KnownHeads()
         self._of: list[tuple[bytes, bytes]] | None = None
         if state is not None:
@@ -81,26 +81,26 @@ class QuickPath:
             self._engines[url] = found
         return found
 
-    def answer(self, reply: Reply, connection: OrderedProtocol, exchange: Exchange) -> bytes:
+    def answer(
+        self, body: bytes, origin: Origin, connection: OrderedProtocol, exchange: Exchange
+    ) -> bytes:
         """Return an answer as it goes over the wire."""
         defaults = connection.server_state.default_headers
         if defaults is not self._of:  # uvicorn makes them anew each second, for the date
             self._of = defaults
             self._heads.clear()
-        key = (reply.version, reply.generation)
-        head = self._heads.get(key)
+        head = self._heads.get(origin)
         if head is None:
-            head = self._heads[key] = _head(
+            head = self._heads[origin] = _head(
                 200,
                 [
                     *defaults,
                     (b"content-type", b"application/json"),
-                    (b"x-mlguard-version", reply.version.encode("latin-1", "replace")),
-                    (b"x-mlguard-generation", b"%d" % reply.generation),
+                    (b"x-mlguard-version", origin.version.encode("latin-1", "replace")),
+                    (b"x-mlguard-generation", b"%d" % origin.generation),
                     (b"x-content-type-options", b"nosniff"),
                 ],
             )
-        body = reply.body
         if exchange.keep_alive and not self.state.draining:
             return b"%bcontent-length: %d\r\n\r\n%b" % (head, len(body), body)
         exchange.keep_alive = False

@@ -14,11 +14,14 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any, Protocol
 
 import msgspec
+import numpy as np
 
 from mlguard.data.input_sample import in_sample
+from mlguard.data.same import Same
 from mlguard.serving.counting import Counters, InputCounts
 
 logger = logging.getLogger("mlguard.serving")
@@ -38,8 +41,8 @@ _ENCODER = msgspec.json.Encoder()
 _ALIKE = ({int}, {str}, {bool})
 
 
-#: Answered rows: a list for each of ``FACTS``, all of one length.
-Facts = dict[str, list[Any]]
+#: Answered rows: a column for each of ``FACTS``, all of one length.
+Facts = dict[str, Sequence[Any]]
 #: What is known of an answered row; ``row`` is as the model got it.
 FACTS = (
     "query_id",
@@ -217,7 +220,7 @@ class Recorder:
 
     def _write_some(self) -> set[tuple[str, int | str]]:
         """Write the oldest rows, so many that one write is worth it; returns whose they were."""
-        batches: dict[tuple[str, int | str], tuple[LogTarget, Facts]] = {}
+        batches: dict[tuple[str, int | str], tuple[LogTarget, list[Facts]]] = {}
         last = self._taken + _AT_ONCE
         while self._rows and self._taken < last:
             target, facts = self._rows.popleft()
@@ -226,15 +229,14 @@ class Recorder:
             # A version whose columns changed (a reload of [log]) starts a new batch's file.
             known = batches.get(key)
             if known is not None and known[0] != target:
-                self._guarded(key, *known)
+                self._guarded(key, known[0], _joined(known[1]))
                 known = None
             if known is None:
-                batches[key] = (target, facts)
+                batches[key] = (target, [facts])
             else:
-                for name, values in facts.items():
-                    known[1][name] += values
-        for key, (target, facts) in batches.items():
-            self._guarded(key, target, facts)
+                known[1].append(facts)
+        for key, (target, parts) in batches.items():
+            self._guarded(key, target, _joined(parts))
         return set(batches)
 
     def _guarded(self, key: tuple[str, int | str], target: LogTarget, facts: Facts) -> None:
@@ -259,6 +261,7 @@ class Recorder:
                     inputs=target.inputs,
                 )
                 known = self._writers[key] = (writer, target)
+            facts = facts | {"row": _as_numbers(target, facts["row"])}
             if target.grid is not None:
                 # Before the rows can be read: who judges the counts must not judge the rows too.
                 self._counts.take(target, facts)
@@ -273,25 +276,54 @@ class Recorder:
             self._failed = True
 
 
+def _joined(parts: list[Facts]) -> Facts:
+    """Return batches as one, column by column; what is the same in all of them stays one value."""
+    return {name: _one_column([part[name] for part in parts]) for name in FACTS}
+
+
+def _one_column(parts: list[Any]) -> Any:
+    kinds = set(map(type, parts))
+    if kinds == {Same} and len({one.value for one in parts}) == 1:
+        return Same(parts[0].value, sum([one.n for one in parts]))
+    if kinds == {range}:
+        return np.concatenate([np.arange(one.start, one.stop) for one in parts])
+    return list(chain.from_iterable(parts))
+
+
 def _columns(
     target: LogTarget, facts: Facts
 ) -> tuple[Mapping[str, Sequence[Any]], Sequence[Sequence[Any]] | None]:
     """Return the log's columns, and the rows of inputs where they are kept."""
     columns = facts | {"output": _as_json(facts["output"])}
     rows: Sequence[Any] = columns.pop("row")
-    kept = [target.inputs and bool(target.features)] * len(rows)
-    if kept[0] and target.rate < 1:
+    keeps = target.inputs and bool(target.features)
+    kept: Sequence[bool] = Same(keeps, len(rows))
+    if keeps and target.rate < 1:
         kept = in_sample(columns["query_id"], target.rate).tolist()
     columns["inputs_kept"] = kept
     if not any(kept):
         return columns, None
-    if not all(kept):
+    if isinstance(rows, np.ndarray):
+        if not all(kept):
+            rows = np.where(np.array(kept)[:, np.newaxis], rows, np.nan)
+    elif not all(kept):
         nothing = [None] * len(target.features)
         rows = [_cells(row) if one else nothing for row, one in zip(rows, kept, strict=True)]
     elif type(rows[0]) is not list:
         # A string or bytes is a row of one column; a list is its cells.
         rows = [_cells(one) for one in rows]
     return columns, rows
+
+
+def _as_numbers(target: LogTarget, rows: Sequence[Any]) -> Any:
+    """Return rows of nothing but numbers as one array, column after column; others as they are."""
+    if not target.features or any(one.kind != "number" for one in target.features):
+        return rows
+    try:
+        found = np.array(rows, np.float64, order="F")
+    except (TypeError, ValueError):
+        return rows  # rows of an app that changed its columns
+    return found if found.ndim == 2 else rows
 
 
 def _cells(row: Any) -> Sequence[Any]:
@@ -301,7 +333,7 @@ def _cells(row: Any) -> Sequence[Any]:
     return [base64.b64encode(row).decode() if type(row) is bytes else row]
 
 
-def _as_json(outputs: list[Any]) -> list[str]:
+def _as_json(outputs: Sequence[Any]) -> list[str]:
     """Return outputs as JSON texts; a classifier has few that differ."""
     if set(map(type, outputs)) in _ALIKE:
         texts = {one: _ENCODER.encode(one).decode() for one in set(outputs)}

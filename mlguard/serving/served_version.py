@@ -34,7 +34,7 @@ from mlguard.serving.model_runner import made_up
 from mlguard.serving.recorder import LogTarget
 from mlguard.serving.replica import BatchAnswer, ModelSpec, Replica
 from mlguard.serving.replicas import ReplicaPool
-from mlguard.serving.row_cache import RowCache, is_wanted
+from mlguard.serving.row_cache import RowCache
 from mlguard.serving.row_check import RowCheck, in_words
 
 if TYPE_CHECKING:
@@ -88,6 +88,8 @@ class ServedVersion:
         self.schema = InputSchema.from_json(spec.manifest["input_schema"])
         self.thresholds = GroupThresholds.of(spec.manifest.get("thresholds", {}))
         self.uncertainty = Uncertainty.of(spec.manifest)
+        #: Whether an answer depends on more than what the model said of its row.
+        self._particular = self.thresholds is not None or self.uncertainty is not None
         self._app = app
         self._loop = asyncio.get_running_loop()
         self._scheduled = False
@@ -179,20 +181,21 @@ class ServedVersion:
         """Queue a request's rows; False on overload."""
         now = waiting.arrived
         batcher = self.batcher
-        if len(batcher):
+        if batcher.earliest <= now:
             # Behind a model that hangs, rows answered by default must not fill the queue.
             self._expired(batcher.expire(now))
-        answers = waiting.answers
-        rows = [(waiting, index) for index, answer in enumerate(answers) if answer is None]
+        if len(waiting.rows) == 1:
+            rows = [(waiting, 0)]
+        else:
+            answers = enumerate(waiting.answers)
+            rows = [(waiting, index) for index, answer in answers if answer is None]
         places = rows
         if self.cache is not None:
             rows = self.cache.new_ones(places)
             if not waiting.left:
-                self._app.answered(self, [waiting])
+                self._app.replies.give(self, [waiting])
                 return True
-        # One batch waits for one worker; how many there are is of interest from there on.
-        workers = self.replica.workers if len(batcher) > batcher.limit else 1
-        if not batcher.admit(rows, deadline=waiting.deadline, now=now, workers=workers):
+        if not batcher.admit(rows, waiting.deadline, now):
             return False
         if self.cache is not None:
             self.cache.join(places)
@@ -272,6 +275,7 @@ class ServedVersion:
         """Hand batches to the replica until one of the two runs out."""
         self._scheduled = False
         replica, batcher = self.replica, self.batcher
+        batcher.workers = replica.workers
         while len(batcher) and replica.free:
             now = time.monotonic()
             batch, expired = batcher.take(now)
@@ -279,7 +283,11 @@ class ServedVersion:
                 self._expired(expired)
             # Who was answered meanwhile (its deadline) or went away needs no model.
             if self.cache is None:
-                batch = [one for one in batch if is_wanted(one)]
+                batch = [
+                    one
+                    for one in batch
+                    if one[0].done is not None and one[0].answers[one[1]] is None
+                ]
             else:
                 batch = [one for one in map(self.cache.wanted, batch) if one is not None]
             if batch:
@@ -319,6 +327,17 @@ class ServedVersion:
         labels, scores, errors = answer.labels, answer.scores, answer.errors
         cache = self.cache
         settled = []
+        if not errors and cache is None and not self._particular:
+            # What nearly every batch is: the words of a reply follow from the label alone.
+            for (waiting, index), label, score in zip(batch, labels, scores, strict=True):
+                if waiting.answers[index] is None:
+                    output = as_output(label) if type(label) is str else label
+                    waiting.answers[index] = Answer(output, None, score)
+                    waiting.left -= 1
+                    if not waiting.left:
+                        settled.append(waiting)
+            self._finish(settled)
+            return
         for position, place in enumerate(batch):
             failed = self._app.default(errors[position]) if position in errors else None
             label, score = labels[position], scores[position]
@@ -380,7 +399,7 @@ class ServedVersion:
         waiting = self._waiting
         while waiting and not waiting[0].left:
             waiting.popleft()
-        self._app.answered(self, settled)
+        self._app.replies.give(self, settled)
         if not self._in_flight and self._nobody is not None:
             self._nobody.set()
 

@@ -12,12 +12,12 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 if TYPE_CHECKING:
-    from mlguard.serving.admission import Waiting
     from mlguard.serving.cache import AnswerCache
     from mlguard.serving.metrics import Metrics
 
@@ -53,33 +53,26 @@ class Tally:
         self.caches: list[AnswerCache[Any]] = []
         metrics.pending.append(self.settle)
 
-    def requests(self, version: str, answered: list[Waiting], now: float) -> None:
+    def requests(self, version: str, took: Sequence[float], reasons: Sequence[str | None]) -> None:
         """Count requests that one version answered together.
 
         Parameters
         ----------
         version : str
             Its name.
-        answered : list of Waiting
-            The requests, with all their answers.
-        now : float
-            When, on the clock of ``Waiting.arrived``.
+        took : sequence of float
+            Seconds that each request took.
+        reasons : sequence of str or None
+            Of each row: why it got the default output; None where it did not.
         """
-        if not answered:
-            return
         if self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(_SETTLE_S, self.settle)
-        self._took += [now - one.arrived for one in answered]
+        self._took += took
         if len(self._took) >= _MANY:
             self._sort()
-        reasons = [
-            "" if answer is None else answer.explanation or ""
-            for waiting in answered
-            for answer in waiting.answers
-        ]
         for reason in set(reasons):
-            self._rows[version, reason] += reasons.count(reason)
-        self._statuses[200] += len(answered)
+            self._rows[version, reason or ""] += reasons.count(reason)
+        self._statuses[200] += len(took)
 
     def _sort(self) -> None:
         """Sort the times that requests took into the histogram's buckets."""

@@ -16,6 +16,7 @@ from __future__ import annotations
 import asyncio
 import zlib
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -23,6 +24,7 @@ from fastapi import FastAPI, Request  # noqa: TC002 - FastAPI reads the annotati
 from fastapi.responses import Response
 
 from mlguard.errors import MlguardError, NotFoundError
+from mlguard.serving.engine import hand_over
 from mlguard.serving.inputs import BadRequestError
 from mlguard.serving.v2_rows import OUTPUTS, input_tensors, output_tensors, outputs_of, rows_of
 from mlguard.serving.v2_tensors import (
@@ -182,17 +184,13 @@ class V2Routes:
         if version is not None:
             document["version"] = version
         answered: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
-
-        def done(reply: Reply) -> None:
-            if not answered.done():
-                answered.set_result(reply)
-
+        done = partial(hand_over, answered)
         waiting = engine.submit(msgspec.json.encode(document), done, caller=caller)
         try:
-            reply = await answered
+            body, origin = await answered
         finally:
             waiting.abandon()
-        whole = msgspec.json.decode(reply.body)
+        whole = msgspec.json.decode(body)
         answers = whole.get("batch_predictions", [whole])
         scores = [None if one is None or one.explanation else one.score for one in waiting.answers]
         parameters: dict[str, Any] = {"default": any(one["default"] for one in answers)}
@@ -202,10 +200,10 @@ class V2Routes:
                 parameters[key] = "; ".join(said)
         uncertainty = None if found is None else found.uncertainty
         outputs = outputs_of(answers, scores, schema, uncertainty, wanted=wanted)
-        content, length = write_infer(engine.name, reply.version, asked, outputs, parameters)
+        content, length = write_infer(engine.name, origin.version, asked, outputs, parameters)
         headers = {
-            "X-MLGuard-Version": reply.version,
-            "X-MLGuard-Generation": str(reply.generation),
+            "X-MLGuard-Version": origin.version,
+            "X-MLGuard-Generation": str(origin.generation),
         }
         return content, headers | ({} if length is None else {HEADER_LENGTH: str(length)})
 

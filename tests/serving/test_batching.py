@@ -132,7 +132,8 @@ def test_a_queue_longer_than_the_slo_can_clear_refuses():
     assert queue.admit(["x"] * 17, deadline=9.0, now=0.0)
     assert queue.clear_time() > 0.1
     assert not queue.admit(["y"], deadline=9.0, now=0.0)
-    assert queue.admit(["y"], deadline=9.0, now=0.0, workers=2)
+    queue.workers = 2
+    assert queue.admit(["y"], deadline=9.0, now=0.0)
 
 
 def test_one_straggler_does_not_shut_the_door():

@@ -49,11 +49,12 @@ class Machine(RuleBasedStateMachine):
         self.cache = AnswerCache(2_000)
         self.model = {}
 
-    def _trim(self):
-        def size(key, value):
-            return len(key) + sys.getsizeof(value[0]) + 250
+    @staticmethod
+    def _size(key, value):
+        return len(key) + sys.getsizeof(value[0]) + 250
 
-        while sum(size(*one) for one in self.model.items()) > self.cache.limit_bytes:
+    def _trim(self):
+        while sum(self._size(*one) for one in self.model.items()) > self.cache.limit_bytes:
             del self.model[next(iter(self.model))]
 
     @rule(number=st.integers(0, 12), label=st.text("ab", max_size=40))
@@ -61,7 +62,9 @@ class Machine(RuleBasedStateMachine):
         key = AnswerCache.key([float(number)])
         self.cache.put(key, label, 0.5)
         self.model.pop(key, None)
-        self.model[key] = (label, 0.5)
+        # What would not fit into an empty cache pushes nothing out.
+        if self._size(key, (label, 0.5)) <= self.cache.limit_bytes:
+            self.model[key] = (label, 0.5)
         self._trim()
 
     @rule(number=st.integers(0, 12))

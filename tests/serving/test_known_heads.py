@@ -4,7 +4,7 @@ import types
 
 import pytest
 
-from mlguard.serving.known_heads import _MOST, Head, KnownHeads
+from mlguard.serving.known_heads import _MOST, KnownHeads
 
 HEAD = b"POST /app/predict HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\n\r\n"
 ENGINE = types.SimpleNamespace(name="app")
@@ -12,7 +12,7 @@ ENGINE = types.SimpleNamespace(name="app")
 
 def learnt(piece, length=4):
     heads = KnownHeads()
-    heads.learn(piece, Head(ENGINE, [(b"host", b"x")], length))
+    heads.learn(piece, ENGINE, [(b"host", b"x")], length)
     return heads
 
 
@@ -20,8 +20,9 @@ def test_the_same_head_is_known_with_any_body():
     """What was learnt comes back with the new body, also one that looks like the end of a head."""
     heads = learnt(HEAD + b"1234")
     for body in (b"1234", b"abcd", b"\r\n\r\n"):
-        head, found = heads.find(HEAD + body)
-        assert (head.engine, head.headers, found) == (ENGINE, [(b"host", b"x")], body)
+        head = heads.find(HEAD + body)
+        assert (head.engine, head.headers) == (ENGINE, [(b"host", b"x")])
+        assert (head.text, head.length, head.whole) == (HEAD, 4, len(HEAD) + 4)
 
 
 @pytest.mark.parametrize(
@@ -67,6 +68,6 @@ def test_heads_that_never_come_again_take_no_room():
     heads = KnownHeads()
     for number in range(_MOST * 3 + 1):
         piece = HEAD.replace(b"x", b"%d" % number) + b"1234"
-        heads.learn(piece, Head(ENGINE, [], 4))
+        heads.learn(piece, ENGINE, [], 4)
         assert heads.find(piece) is not None
         assert len(heads._known) <= _MOST

@@ -5,9 +5,7 @@ import random
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from mlguard.serving.admission import Waiting
-from mlguard.serving.answers import SLO_MISSED, Answer
-from mlguard.serving.inputs import PredictRequest
+from mlguard.serving.answers import SLO_MISSED
 from mlguard.serving.metrics import Metrics
 from mlguard.serving.tally import Tally
 
@@ -21,12 +19,6 @@ def figures(metrics, name):
     }
 
 
-def waiting(took, answers):
-    n = len(answers)
-    request = PredictRequest(batch=n > 1, raw=b"")
-    return Waiting(request, [[1.0]] * n, None, (1, 1), None, answers, 0, 100.0 - took)
-
-
 def test_the_histogram_is_what_observe_would_have_made():
     """Bucket by bucket, at the bounds too; the sum as well."""
     choose = random.Random(0)
@@ -36,14 +28,14 @@ def test_the_histogram_is_what_observe_would_have_made():
     async def count():
         tally = Tally(ours, "app")
         for start in range(0, len(times), 7):
-            batch = [waiting(one, [Answer(1)]) for one in times[start : start + 7]]
-            tally.requests("v1", batch, 100.0)
+            batch = times[start : start + 7]
+            tally.requests("v1", batch, [None] * len(batch))
         tally.settle()
 
     asyncio.run(count())
     latency = theirs.latency.labels("app")
     for one in times:
-        latency.observe(100.0 - (100.0 - one))
+        latency.observe(one)
     found, wanted = (figures(one, "mlguard_request_seconds") for one in (ours, theirs))
     assert found.keys() == wanted.keys()
     for key, value in wanted.items():
@@ -56,8 +48,7 @@ def test_rows_and_requests_are_counted_by_what_became_of_them():
 
     async def count():
         tally = Tally(metrics, "app")
-        default = Answer("None", SLO_MISSED)
-        tally.requests("v1", [waiting(0.1, [Answer(1), default]), waiting(0.1, [Answer(2)])], 100.0)
+        tally.requests("v1", [0.1, 0.1], [None, SLO_MISSED, None])
         tally.refused(400)
         predictions = figures(metrics, "mlguard_predictions")
         requests = figures(metrics, "mlguard_requests")
