@@ -39,7 +39,7 @@ _LONGEST_HOLD_S = 30 * 86400.0
 
 
 #: Longest that the reply to a change waits until this process answers callers by it.
-_SWITCH_S = 1.0
+_SWITCH_S = 5.0
 #: Largest body of a change, in bytes.
 _LARGEST_CHANGE = 65_536
 _SHAPE = 'send {"reason": "…"}'

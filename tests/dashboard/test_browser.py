@@ -230,6 +230,9 @@ def test_a_click_rolls_back_and_the_page_shows_it(browser, server, house):
         page.click("text=Roll back to v1")
         page.wait_for_function(SHOWS_V1)
         took = time.monotonic() - started
+        # The switch is real: who asks now is answered by the version before.
+        asked = httpx.post(f"{server}/clicked/predict", json={"input": [0.5, 0.2]}, timeout=30)
+        assert asked.headers["X-MLGuard-Version"] == "v1"
         assert served_by(server, "clicked") == "v1"
         page.wait_for_function(SAYS, arg="✓")
         history = page.inner_text("#history")
@@ -239,7 +242,7 @@ def test_a_click_rolls_back_and_the_page_shows_it(browser, server, house):
         assert token not in page.url
         assert page.evaluate("() => [sessionStorage.length, localStorage.length]") == [1, 0]
         assert page.evaluate("() => document.cookie") == ""
-    # Half a second on a quiet machine; on a busy one the promise is not the page's to keep.
+    # A tenth of a second; on a busy machine the promise is not the page's to keep.
     assert took < 20
 
 

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from sklearn.linear_model import LogisticRegression
 
+from mlguard.deploy.standby import refuse_unfit
 from mlguard.errors import IntegrityError, RefusedError
 from mlguard.models.bundle import serving_sha256
 from mlguard.models.formats import save_model
@@ -53,6 +54,28 @@ def test_the_target_is_loaded_and_asked_first(guarded, two):
     assert (done.exit_code, done.to) == (0, "one")
     assert "20 rows answered the same twice" in " ".join(done.lines)
     assert two.active() == "one"
+
+
+@pytest.mark.parametrize(
+    ("held", "said"), [(True, "a row answered the same twice"), (False, "20 rows answered")]
+)
+def test_what_somebody_holds_loaded_is_not_loaded_again(guarded, two, held, said):
+    """Its bytes are checked all the same; where it does not stand by, a process tries it."""
+    settings, version = guarded.app("loan"), two.registry.version("loan", "one")
+    asked = []
+
+    def stands_by():
+        asked.append(version.name)
+        return held
+
+    tried = refuse_unfit(guarded.settings, settings, two.registry, version, stands_by=stands_by)
+    assert asked == ["one"]
+    assert said in tried.reason
+    path = two.registry.artifacts.get(serving_sha256(version.manifest))
+    path.chmod(0o644)
+    path.write_bytes(b"else")
+    with pytest.raises(RefusedError, match="has changed"):
+        refuse_unfit(guarded.settings, settings, two.registry, version, stands_by=stands_by)
 
 
 @pytest.fixture

@@ -150,6 +150,21 @@ def test_api_changes(two_versions, admin, eventually):
     assert httpx.get(f"{two_versions}/api/apps/app").json()["holds"] == []
 
 
+def test_a_rollback_is_over_when_its_reply_comes(admin, project, monkeypatch):
+    """The version before is held loaded: it is asked there, and answers the very next request."""
+    from mlguard.models import isolation
+
+    def none_needed(*_, **__):
+        raise AssertionError("no process is needed to try what is loaded")
+
+    monkeypatch.setattr(isolation, "run_in_child", none_needed)
+    done = admin.change("app", "rollback", reason="worse than before")
+    assert (done["generation"], done["observed_generation"]) == (3, 3)
+    assert admin.predict("app", [0.5, 0.5])["output"] == 0
+    [event] = [one for one in project.registry.events("app") if one.generation == 3]
+    assert event.version == "old"
+
+
 def test_api_steers_a_rollout(two_versions, admin, project):
     """promote, abort, confirm over HTTP: done once, said twice, refused; approve needs a person."""
     for command in ("promote", "abort", "confirm"):

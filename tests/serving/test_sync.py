@@ -42,6 +42,23 @@ def test_without_its_registry_the_server_goes_on(
         eventually(lambda: "degraded" not in httpx.get(f"{url}/readyz").json())
 
 
+def test_what_stands_by_is_what_is_loaded_and_answers(project, constant, fronted):
+    """Asked past the callers' queue; of what is not here, nothing is claimed."""
+    project.app("app")
+    project.deploy("app", constant(0), name="old")
+    project.deploy("app", constant(1), name="new")
+    ids = {name: project.registry.version("app", name).id for name in ("old", "new")}
+    with fronted(project) as (front, url):
+        assert front.sync.stands_by("app", ids["old"])
+        assert front.sync.stands_by("app", ids["new"])
+        assert not front.sync.stands_by("app", max(ids.values()) + 1)
+        assert not front.sync.stands_by("nobody", ids["old"])
+        assert answer(url)["output"] == 1
+        assert front.sync.caught_up("app", 2, 0.0) == 2
+        assert front.sync.caught_up("app", 3, 0.0) == 2
+        assert front.sync.caught_up("nobody", 1, 0.0) is None
+
+
 def test_a_locked_database_holds_up_no_answer(project, constant, fronted):
     """While another writer holds the database, predictions are answered as fast as ever."""
     project.app("app")
