@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
-from typing import TYPE_CHECKING, Literal, Self, get_args
+from typing import Literal, Self, TypeAlias, get_args
 
 from pydantic import Field, model_validator
 
@@ -25,13 +25,6 @@ class MonitorTable(Table):
     confidence_level: float = Field(0.95, gt=0, lt=1, description="Of each stated interval.")
     freeze_after: int = Field(2, ge=1, description="FAILED windows in a row before a freeze.")
     clear_after: int = Field(3, ge=1, description="PASSED windows in a row that clear an incident.")
-
-    if TYPE_CHECKING:
-        # Keys of those that climb the ladder; a sequential monitor acts at its first alarm.
-        @property
-        def alert_after(self) -> int: ...  # noqa: D102
-        @property
-        def rollback_after(self) -> int: ...  # noqa: D102
 
 
 class WindowedMonitor(MonitorTable):
@@ -203,6 +196,10 @@ class ServiceMonitor(WindowedMonitor):
         "together, that are a failure. One that is ended at its wall, processor or memory limit "
         "counts.",
     )
+
+
+#: A table that results are acted on by: it says how many failures in a row ask for what.
+LadderTable: TypeAlias = WindowedMonitor | ConceptDriftMonitor
 
 
 class MonitorTables(Table):

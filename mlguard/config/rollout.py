@@ -114,7 +114,8 @@ class LabelsTable(Table):
     max_source_share: Ratio = Field(
         0.25,
         description="Largest share of a window's labels that one source may have sent, where at "
-        "least 5 sources are usual; beyond it `concept_drift`, `label_drift` and `fairness` are undecided.",
+        "least 5 sources are usual; beyond it `concept_drift`, `label_drift` and `fairness` are "
+        "undecided.",
     )
     trusted_sources: list[str] = Field(
         default_factory=list,

@@ -103,7 +103,7 @@ def select_columns(frame: pd.DataFrame, columns: Sequence[str], *, where: str) -
             guess = f"; did you mean {close[0]!r}?" if close else ""
             raise DataError(
                 f"{where} has no column {name!r}{guess}",
-                hint=f"its columns: {', '.join(known)}",
+                hint=f"correct the name, or the data; its columns: {', '.join(known)}",
                 column=name,
             )
     return frame[list(columns)]

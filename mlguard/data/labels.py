@@ -225,7 +225,7 @@ class LabelStore:
             with self._guarded("erase labels"), self._engine.connect() as connection:
                 # The log of the database still holds the pages as they were.
                 connection.commit()
-                connection.connection.driver_connection.execute(  # type: ignore[union-attr]
+                connection.connection.driver_connection.execute(  # type: ignore[union-attr]  # open
                     "PRAGMA wal_checkpoint(TRUNCATE)"
                 )
         return found

@@ -155,7 +155,7 @@ class LogStore:
             for app in self._log.apps():
                 self._tell_erased(state, app)
         # Each store's client has errors of its own; all of them mean the same here.
-        except Exception as problem:  # noqa: BLE001
+        except Exception as problem:  # noqa: BLE001  see above
             error = f"{type(problem).__name__}: {problem}"
         waiting = sum(path.stat().st_size for path in self._waiting(state) if path.exists())
         _put(state, "waiting", str(waiting))

@@ -174,7 +174,7 @@ def _mail(text: str, _hinted: bool) -> bool:  # noqa: FBT001  all detectors have
     return "@" in text and _MAIL.search(text) is not None
 
 
-def _iban(text: str, _hinted: bool) -> bool:  # noqa: FBT001
+def _iban(text: str, _hinted: bool) -> bool:  # noqa: FBT001  called through a table, by position
     for found in _IBAN.finditer(text):
         plain = found[0].replace(" ", "")
         if int("".join(str(int(one, 36)) for one in plain[4:] + plain[:4])) % 97 == 1:
@@ -182,7 +182,7 @@ def _iban(text: str, _hinted: bool) -> bool:  # noqa: FBT001
     return False
 
 
-def _card(text: str, _hinted: bool) -> bool:  # noqa: FBT001
+def _card(text: str, _hinted: bool) -> bool:  # noqa: FBT001  called through a table, by position
     for found in _CARD.finditer(text):
         digits = re.sub(r"\D", "", found[0])
         if _ISSUERS.fullmatch(digits) and luhn(digits):
@@ -190,7 +190,7 @@ def _card(text: str, _hinted: bool) -> bool:  # noqa: FBT001
     return False
 
 
-def _national_id(text: str, _hinted: bool) -> bool:  # noqa: FBT001
+def _national_id(text: str, _hinted: bool) -> bool:  # noqa: FBT001  called through a table, by position
     if _SSN.search(text) or _NINO.search(text):
         return True
     if any(_DNI_LETTERS[int(one[1]) % 23] == one[2] for one in _DNI.finditer(text)):
@@ -198,14 +198,14 @@ def _national_id(text: str, _hinted: bool) -> bool:  # noqa: FBT001
     return any(97 - int(one[1].replace(" ", "")) % 97 == int(one[2]) for one in _NIR.finditer(text))
 
 
-def _phone(text: str, hinted: bool) -> bool:  # noqa: FBT001
+def _phone(text: str, hinted: bool) -> bool:  # noqa: FBT001  called through a table, by position
     text = text.strip()
     if _PHONE.fullmatch(text) or _NORTH_AMERICAN.fullmatch(text):
         return True
     return hinted and _DIGITS.fullmatch(text) is not None and sum(map(str.isdigit, text)) >= 7
 
 
-def _name(text: str, hinted: bool) -> bool:  # noqa: FBT001
+def _name(text: str, hinted: bool) -> bool:  # noqa: FBT001  called through a table, by position
     words = _WORD.findall(text)
     if len(words) > 8:
         return False

@@ -191,7 +191,7 @@ class LogWriter:
                 self._segment = Segment.create(self._folder, self._process, self._schema.arrow)
                 self._opened_at = time.monotonic()
             self._segment.write(message)
-        except Exception as error:  # noqa: BLE001
+        except Exception as error:  # noqa: BLE001  see above
             with self._buffer_lock:
                 self._drop(n_rows, f"{type(error).__name__}: {error}")
             if self._segment is not None and self._segment.torn:

@@ -237,7 +237,7 @@ class ProfileWriter:
             self._write(json.dumps(document, allow_nan=False).encode() + b"\n")
             self.written += 1
         # Serving goes on, whatever it is.
-        except Exception as error:  # noqa: BLE001
+        except Exception as error:  # noqa: BLE001  see above
             self.last_error = f"{type(error).__name__}: {error}"
 
     def _write(self, line: bytes) -> None:

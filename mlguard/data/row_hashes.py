@@ -114,7 +114,8 @@ def _repeated(hashes: Hashes) -> Hashes:
     """Return the hashes that occurred before, once for every further time; sorted."""
     # numpy sorts whole numbers faster than it, or anybody, finds the different ones by hashing.
     ordered = np.sort(hashes)
-    return ordered[1:][ordered[1:] == ordered[:-1]]
+    again: Hashes = ordered[1:][ordered[1:] == ordered[:-1]]
+    return again
 
 
 def _distinct(hashes: Hashes) -> Hashes:

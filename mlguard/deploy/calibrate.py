@@ -227,7 +227,8 @@ class Calibration:
         block: int,
     ) -> list[Measured]:
         table = self.settings.monitor.concept_drift
-        tolerance = Judging(self.settings).table(name).tolerance  # type: ignore[attr-defined]
+        of_groups = name != "concept_drift"
+        tolerance = (self.settings.monitor.fairness if of_groups else table).tolerance
         try:
             theta = acceptable_loss(reference, tolerance=tolerance)
         except ValueError:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from mlguard import plugins
-from mlguard.config import AppSettings, AutoTable, FairnessMonitor, MonitorTable, WindowedMonitor
+from mlguard.config import AppSettings, AutoTable, FairnessMonitor, LadderTable, WindowedMonitor
 from mlguard.deploy.patience import ask_in_time
 from mlguard.errors import PluginError
 from mlguard.monitors.fairness import FLOOR
@@ -48,15 +48,15 @@ class Judging:
         """Return the monitors that are switched on."""
         return [name for name in plugins.found("mlguard.monitors") if self.table(name).enabled]
 
-    def table(self, name: str) -> MonitorTable:
+    def table(self, name: str) -> LadderTable:
         """Return ``[monitor.<name>]``; defaults for a plug-in's, which has no table.
 
         A part of a monitor, like ``fairness.loss``, has the table of the whole.
         """
         found = getattr(self.settings.monitor, name.partition(".")[0], None)
-        return found if isinstance(found, MonitorTable) else WindowedMonitor()
+        return found if isinstance(found, LadderTable) else WindowedMonitor()
 
-    def rules(self, result: MonitorResult) -> MonitorTable:
+    def rules(self, result: MonitorResult) -> LadderTable:
         """Return the rules that a result is acted on by.
 
         A group below its floor is harm where app.toml says so: rather the default output than
@@ -112,7 +112,7 @@ class Judging:
                 found = ask_in_time(asked, lambda: judge(data), self.patience_s)
             return [_believable(one) for one in found]
         # A monitor may be somebody else's code: it may raise anything.
-        except Exception as error:  # noqa: BLE001
+        except Exception as error:  # noqa: BLE001  see above
             _log.exception("monitor %s of %s raised", name, self.settings.name)
             return [
                 MonitorResult(

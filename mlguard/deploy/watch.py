@@ -188,7 +188,7 @@ class Watcher:
             except ConflictError as error:
                 events.append(TickEvent(at=now, app=app, kind="deferred", summary=error.message))
             # One app's trouble, whatever it is, must not leave the others unwatched.
-            except Exception as error:  # noqa: BLE001
+            except Exception as error:  # noqa: BLE001  see above
                 # What is in memory may be half of what was written.
                 self._memory.forget()
                 events.append(self._failed(app, error, now))
@@ -283,7 +283,7 @@ class Watcher:
         try:
             said = run()
         # Mail and drawing are other people's machines: whatever they raise, watching goes on.
-        except Exception as error:  # noqa: BLE001
+        except Exception as error:  # noqa: BLE001  see above
             yield self._failed(app, error, now)
             return
         if said:
@@ -533,7 +533,7 @@ class Watcher:
                 try:
                     events = self.tick()
                 # Whatever it was, unwatched is worse.
-                except Exception as error:  # noqa: BLE001
+                except Exception as error:  # noqa: BLE001  see above
                     events = [self._failed("", error, self.clock())]
                 if events and on_events is not None:
                     on_events(events)

@@ -333,7 +333,7 @@ class Actor:
                 since=_since(history, after),
             )
         # It reads rows of any shape and asks a monitor.
-        except Exception:  # noqa: BLE001
+        except Exception:  # noqa: BLE001  see above
             _log.exception("explaining %s of %s", failed.name, self.watch.app)
             return {}
         return {"explanation": found, "explained": " ".join(found["said"])}

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from mlguard.config import AppSettings, MonitorTable
+from mlguard.config import AppSettings, LadderTable
 from mlguard.deploy.judging import Judging
 from mlguard.deploy.patience import HANGS_S
 from mlguard.deploy.watch_labels import Answerer, LabelReader, Labels
@@ -112,7 +112,7 @@ class AppWatch:
         """Return the monitors that are switched on."""
         return self.judging.names()
 
-    def table(self, name: str) -> MonitorTable:
+    def table(self, name: str) -> LadderTable:
         """Return ``[monitor.<name>]``, see :meth:`Judging.table`."""
         return self.judging.table(name)
 
@@ -218,7 +218,7 @@ class AppWatch:
             self.memory.store(key, after.to_json())
         return stretch.n_rows or int(self._lately(name, table))
 
-    def _lately(self, name: str, table: MonitorTable) -> bool:
+    def _lately(self, name: str, table: LadderTable) -> bool:
         """Whether the last window of a monitor ended within one window's time."""
         recent = [one for series in self._series(name) for one in series[-1:]]
         return any(
@@ -226,7 +226,7 @@ class AppWatch:
         )
 
     def _walk(
-        self, active: Version, place: Place, table: MonitorTable, until: float | None = None
+        self, active: Version, place: Place, table: LadderTable, until: float | None = None
     ) -> Stretch:
         return walk(
             self.log,

@@ -13,14 +13,13 @@ the time: a monitor gets another window, a gate does not.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from mlguard.config import AppSettings, DataDriftMonitor
-from mlguard.monitors.window import ProfileWindow, WindowData, known_columns
+from mlguard.config import DataDriftMonitor
+from mlguard.monitors.by_profile import ByProfile
+from mlguard.monitors.window import ProfileWindow, WindowData
 from mlguard.results import Measurement, MonitorResult, Verdict, Window
 from mlguard.stats.two_sample import (
     DriftJudgement,
@@ -41,7 +40,7 @@ _NAMED = 3
 _WORDS = {"ks": "KS distance", "psi": "PSI", "share_increase": "rise of the share"}
 
 
-class DataDrift:
+class DataDrift(ByProfile[DataDriftMonitor]):
     """Distances between a window's inputs and the reference's.
 
     Parameters
@@ -58,32 +57,10 @@ class DataDrift:
     clock: ClassVar[str] = "rows"
     sequential: ClassVar[bool] = False
 
-    def __init__(
-        self, settings: DataDriftMonitor, reference: Mapping[str, Any], app: AppSettings
-    ) -> None:
-        self.settings = settings
-        self.app = app
-        self._reference = reference
-
-    @cached_property
-    def profile(self) -> Profile | None:
-        """The reference's profile; None where the version has none."""
-        from mlguard.data.profile import Profile
-
-        document = self._reference.get("profile")
-        return None if document is None else Profile.from_json(document)
-
     def judge(self, window: WindowData) -> list[MonitorResult]:
         """Judge a closed window: one result, that of the feature that moved furthest."""
-        current = None
-        left_out: list[str] = []
-        if self.profile is not None and window.columns:
-            rows = window.take(window.valid & window.inputs_kept)
-            known = known_columns(self.profile, rows.columns)
-            current = self.profile.only(known).summarise(known)
-            left_out = [
-                name for name in self.profile.features if name in rows.columns and name not in known
-            ]
+        current = self.counted(window)
+        left_out = [] if current is None else self.left_out(window)
         return self._judge(window.version, window.window, current, left_out)
 
     def judge_profile(self, window: ProfileWindow) -> list[MonitorResult]:

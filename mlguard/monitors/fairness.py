@@ -29,6 +29,7 @@ from mlguard.results import Measurement, MonitorResult, Verdict
 from mlguard.stats.comparison import Summary
 from mlguard.stats.groups import GapJudgement, judge_gap, judge_mean_gap
 from mlguard.stats.rates import RateMetric, group_losses, group_rates
+from mlguard.wording import SMALL_GROUP
 
 #: How the check that a floor makes is named: ``fairness.accuracy_floor``.
 FLOOR = "_floor"
@@ -181,7 +182,7 @@ class FairnessGap:
             if judged.interval is None
             else (judged.interval.low, judged.interval.high),
             # What is undecided for want of rows says so in its own denominator.
-            n=smallest if undecided else judged.n,
+            n=(smallest if smallest >= SMALL_GROUP else None) if undecided else judged.n,
             n_min=max(needed, smallest + 1) if undecided else self.settings.min_group_size,
             reason=judged.reason,
             next_step=f"mlguard report {self.app.name}: the figures of each group"

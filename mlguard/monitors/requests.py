@@ -16,13 +16,12 @@ Both are the callers' doing and no fault of the model, so they alert and do no m
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
-from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from mlguard.config import AppSettings, RequestsMonitor
+from mlguard.config import RequestsMonitor
+from mlguard.monitors.by_profile import ByProfile
 from mlguard.monitors.shares import N_MIN, judge_share
-from mlguard.monitors.window import ProfileWindow, WindowData, known_columns
+from mlguard.monitors.window import ProfileWindow, WindowData
 from mlguard.results import Measurement, MonitorResult, Verdict
 from mlguard.wording import share
 
@@ -33,7 +32,7 @@ if TYPE_CHECKING:
 _NAMED = 3
 
 
-class Requests:
+class Requests(ByProfile[RequestsMonitor]):
     """Shares of unusual rows and of refused requests, held against their limits.
 
     Parameters
@@ -50,28 +49,9 @@ class Requests:
     clock: ClassVar[str] = "rows"
     sequential: ClassVar[bool] = False
 
-    def __init__(
-        self, settings: RequestsMonitor, reference: Mapping[str, Any], app: AppSettings
-    ) -> None:
-        self.settings = settings
-        self.app = app
-        self._reference = reference
-
-    @cached_property
-    def profile(self) -> Profile | None:
-        """The reference's profile; None where the version has none."""
-        from mlguard.data.profile import Profile
-
-        document = self._reference.get("profile")
-        return None if document is None else Profile.from_json(document)
-
     def judge(self, window: WindowData) -> list[MonitorResult]:
         """Judge a closed window by its rows."""
-        rows = window.take(window.valid & window.inputs_kept)
-        current = None
-        if self.profile is not None and window.columns:
-            known = known_columns(self.profile, rows.columns)
-            current = self.profile.only(known).summarise(known)
+        current = self.counted(window)
         return self.judge_profile(
             ProfileWindow(version=window.version, window=window.window, profile=current)
         )

@@ -253,20 +253,6 @@ def kept_inputs(table: pa.Table) -> npt.NDArray[np.bool_]:
     return np.array([one is not False for one in table.column("inputs_kept").to_pylist()], bool)
 
 
-def known_columns(
-    profile: Profile, columns: Mapping[str, npt.NDArray[Any]]
-) -> dict[str, npt.NDArray[Any]]:
-    """Return the columns that a reference's profile can count.
-
-    Times are logged as text, and the passing of time is no drift.
-    """
-    return {
-        name: columns[name]
-        for name, one in profile.features.items()
-        if name in columns and not (one.shape == "number" and columns[name].dtype == object)
-    }
-
-
 def _values(column: pa.ChunkedArray) -> npt.NDArray[Any]:
     import pyarrow as pa
 
