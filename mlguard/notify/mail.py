@@ -40,6 +40,7 @@ from mlguard.wording import ago, duration, inert, moment, printable
 
 if TYPE_CHECKING:
     import jinja2
+    from markupsafe import Markup
 
 WIDTH = 72
 MAX_HTML = 100_000
@@ -49,6 +50,9 @@ MAX_FACTS = 256_000
 #: A message that left this much later than its event says so.
 LATE_S = 600.0
 
+#: A word that a phone cannot show on one line, and where it may be broken: within a name.
+_LONG = re.compile(r"(\S{28,})")
+_BREAKS = re.compile(r"(?<=[_.])(?=\w)|(?=\[)")
 _BARE = r"[^\s@<>,;:\"()\[\]\\]+@[^\s@<>,;:\"()\[\]\\]+"
 _ADDRESS = re.compile(rf"(?P<bare>{_BARE})|[^<>@,;:]*<(?P<named>{_BARE})>")
 _MESSAGE_ID = re.compile(r"<?([^<>\s@]+?)(?:\.(\d+))?@([^<>\s@]+)>?")
@@ -292,17 +296,28 @@ def _template() -> jinja2.Template:
     return environment.get_template("mail.html.j2")
 
 
-def _together(text: str) -> str:
-    """Keep a number with its sign and unit on one line: no break in ``n = 640``."""
-    return re.sub(r"(?<=\bn) = (?=[\d–])", "\u00a0=\u00a0", text)
+def _together(text: str) -> Markup:
+    """Say where a narrow screen may break a line: not in ``n = 640``, but in a check's name."""
+    from markupsafe import Markup
+
+    text = re.sub(r"(?<=\bn) = (?=[\d–])", "\u00a0=\u00a0", text)
+    text = re.sub(r"(?<=\d) (?=UTC\b)", "\u00a0", text)
+    words = _LONG.split(text)
+    # Long words stand at the odd places; joining escapes.
+    return Markup("").join(
+        Markup("<wbr>").join(_BREAKS.split(one)) if at % 2 else one for at, one in enumerate(words)
+    )
 
 
 def html_part(notice: Notice, pictures: Sequence[_Placed], now: float) -> str:
     """Return the HTML of a notice; a table that makes it too large is cut, and says so."""
-    footer = " ".join(part for part in (_footer(notice, now), _late(notice, now)) if part)
-    label = notice.label
     text = _template().render(
-        notice=notice, pictures=pictures, footer=footer, label=label, moment=moment
+        notice=notice,
+        pictures=pictures,
+        footer=_footer(notice, now),
+        late=_late(notice, now),
+        label=notice.label,
+        moment=moment,
     )
     if len(text.encode()) > MAX_HTML and notice.table:
         kept = len(notice.table) // 2

@@ -270,10 +270,21 @@ def _rolled_back(facts: _Facts) -> dict[str, str]:
         "state": f"ROLLED BACK {source} → {target}",
         "headline": f"{facts.app} was rolled back from {source} to {target}.",
         "did": f"mlguard switched all traffic from {source} to {target} in one step. {after}",
-        "next": f"See what led to it, fix {source}, then deploy the fix as a new version"
-        + (" (it lifts the hold):" if resolves else ":"),
+        "next": f"See what led to it{_incident_named(facts)}, fix {source}, then deploy the fix as "
+        "a new version" + (" (it lifts the hold):" if resolves else ":"),
         "command": f"mlguard deploy {facts.app}{resolves}",
     }
+
+
+def _incident_named(facts: _Facts) -> str:
+    return "" if facts.incident is None else f" (mlguard incident {facts.incident})"
+
+
+def _looked_at(facts: _Facts) -> str:
+    """Return the command that tells most about what is wrong."""
+    if facts.incident is None:
+        return f"mlguard report {facts.app}"
+    return f"mlguard incident {facts.incident}"
 
 
 def _default_output(facts: _Facts) -> dict[str, str]:
@@ -306,7 +317,7 @@ def _frozen(facts: _Facts) -> dict[str, str]:
         "did": "mlguard holds promotions; what serves was not changed, and a rollback stays "
         "possible.",
         "next": "See the evidence, then decide: roll back, or deploy a fix.",
-        "command": f"mlguard status {facts.app}",
+        "command": _looked_at(facts),
     }
 
 
@@ -318,8 +329,8 @@ def _alert(facts: _Facts) -> dict[str, str]:
         if facts.check
         else f"{facts.app} needs a look{version}.",
         "did": "mlguard opened an incident. No traffic was moved.",
-        "next": "Look at the window that failed:",
-        "command": f"mlguard report {facts.app}",
+        "next": "See what moved, and what is behind it:",
+        "command": _looked_at(facts),
     }
 
 
@@ -354,6 +365,7 @@ def _refused(facts: _Facts) -> dict[str, str]:
         "did": "mlguard kept the evidence and moved no traffic.",
         "next": "Start here:" if onward else "See which checks said no, with their numbers:",
         "command": onward if onward.startswith("mlguard ") else f"mlguard check {facts.app}",
+        "why": re.sub(r"\Ablocked by ", "Blocked by ", _because(facts)),
     }
 
 
@@ -386,8 +398,8 @@ def _reminder(facts: _Facts) -> dict[str, str]:
         "state": f"STILL OPEN{age.upper() if len(age) < _LONGEST_AGE else ''}",
         "headline": f"Incident {facts.incident} of {facts.app} has been open{age}{about}.",
         "did": "mlguard goes on watching. What it did about the incident was told before.",
-        "next": "See where it stands, then deploy a fix or roll back:",
-        "command": f"mlguard status {facts.app}",
+        "next": "See what it is about, then deploy a fix or roll back:",
+        "command": _looked_at(facts),
     }
 
 
@@ -403,7 +415,7 @@ def _digest(facts: _Facts) -> dict[str, str]:
         "state": "DIGEST",
         "headline": f"Since the last digest: {', '.join(parts) or 'nothing'}.",
         "serves": "",
-        "why": "What could wait is told once a day.",
+        "why": facts.text("why") or "What could wait is told once a day.",
         "next": "See where every app stands:",
         "command": "mlguard status",
         "topic": f"digest of{day}" if day else "digest",
@@ -417,7 +429,7 @@ def _test(facts: _Facts) -> dict[str, str]:
         "serves": "Nothing was changed.",
         "why": "Somebody asked for a test message.",
         "did": "mlguard sent this message, to this address only.",
-        "next": "Nothing is needed.",
+        "next": "Nothing is needed. Where every app stands:",
         "command": f"mlguard status {facts.app}".strip(),
     }
 

@@ -195,8 +195,9 @@ def test_the_attached_facts_are_strict_json_without_small_groups_and_secrets(fac
 def test_a_late_message_says_so(facts):
     """After an outage the reader must not take old news for new."""
     parsed = mail(facts, now=START + 5 * 3600)
-    assert "5 h late" in parsed.get_body(("plain",)).get_content()
-    assert "5 h late" in parsed.get_body(("html",)).get_content()
+    for part in ("plain", "html"):
+        text = parsed.get_body((part,)).get_content()
+        assert text.index("5 h late") < text.index("What mlguard did")
 
 
 @pytest.mark.parametrize(
@@ -211,5 +212,9 @@ def test_what_is_no_single_address_is_refused(text):
 
 def test_a_long_word_does_not_break_the_phone(facts):
     """The command and the names may be broken anywhere."""
-    html = mail(facts).get_body(("html",)).get_content()
+    long = "fairness.false_negative_rate_difference[race]"
+    html = mail({**facts, "check": long}).get_body(("html",)).get_content()
     assert "word-break:break-word" in html
+    assert "fairness.<wbr>false_<wbr>negative_<wbr>rate_<wbr>difference<wbr>[race]" in html
+    assert "n\u00a0=\u00a01,204" in html
+    assert "14:22\u00a0UTC" in html

@@ -80,6 +80,26 @@ def test_a_refusal_names_the_candidate_and_the_step(facts):
     assert told.command == "mlguard fairness credit"
 
 
+def test_a_refusal_begins_like_a_sentence(facts):
+    """The gate's clause becomes the mail's first word; a column's name is left as it is."""
+    said = {"app": "credit", "version": "v9", "why": "blocked by 1 check: 1 failed (a.b)"}
+    assert notice("refused", said).why == "Blocked by 1 check: 1 failed (a.b)."
+    assert notice("refused", {**said, "why": "income drifted"}).why == "income drifted."
+
+
+@pytest.mark.parametrize("kind", ["alert", "frozen", "reminder"])
+def test_news_of_an_incident_leads_to_what_is_known_of_it(facts, kind):
+    """Its own command; where there is no incident, the report."""
+    assert notice(kind, facts).command == "mlguard incident 42"
+    assert notice(kind, {**facts, "incident": None}).command == "mlguard report credit"
+
+
+def test_a_digest_says_from_when_on_it_tells():
+    """What its facts say comes before our general words."""
+    assert notice("digest", {"why": "From Monday on."}).why == "From Monday on."
+    assert notice("digest", {}).why == "What could wait is told once a day."
+
+
 def test_small_groups_lose_their_figures(facts):
     """Fewer than ten rows could point at a person."""
     told = notice("rolled_back", facts)
