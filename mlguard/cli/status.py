@@ -9,7 +9,7 @@ from typing import Any
 from mlguard import wording
 from mlguard.cli.terminal import FAMILY, STYLES, Line, headline, indented
 from mlguard.deploy.false_alarms import FalseAlarms
-from mlguard.deploy.history import History
+from mlguard.deploy.history import History, event_document
 from mlguard.deploy.outcome import SCHEMA_VERSION
 from mlguard.deploy.status import AppStatus, MonitorStatus, RolloutStatus
 from mlguard.registry import Event, Mode
@@ -312,21 +312,7 @@ def history_document(found: History) -> dict[str, Any]:
         "changed": False,
         "exit_code": found.exit_code,
         "app": found.app,
-        "events": [
-            {
-                "seq": event.seq,
-                "at": rfc3339(event.at),
-                "app": event.app,
-                "generation": event.generation,
-                "moved": event.moved,
-                "kind": event.kind,
-                "actor": event.actor,
-                "reason": event.reason,
-                "version": event.version or None,
-                "detail": event.detail,
-            }
-            for event in found.events
-        ],
+        "events": [event_document(event) for event in found.events],
         "at": None if found.at is None else rfc3339(found.at),
         "served": None if found.served is None else found.served.version or None,
         "verified": found.first_bad is None if found.verified else None,

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Any
 
 from mlguard.errors import UsageError
 from mlguard.registry import Event, Registry
+from mlguard.wording import rfc3339
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,3 +92,19 @@ def _moment(text: str) -> float:
             f"{text!r} is no time", hint='write it like "2026-11-22T03:00:00Z" (UTC)'
         ) from error
     return (found if found.tzinfo is not None else found.replace(tzinfo=UTC)).timestamp()
+
+
+def event_document(event: Event) -> dict[str, Any]:
+    """Return an event of the audit trail as it stands in documents."""
+    return {
+        "seq": event.seq,
+        "at": rfc3339(event.at),
+        "app": event.app,
+        "generation": event.generation,
+        "moved": event.moved,
+        "kind": event.kind,
+        "actor": event.actor,
+        "reason": event.reason,
+        "version": event.version or None,
+        "detail": event.detail,
+    }

@@ -86,8 +86,11 @@ def suggest(
         app=settings.name,
         changed=True,
         lines=(
-            f"Wrote {count(len(expectations))} expectations into {names[0]}, from "  # noqa: ISC004
-            f"{count(scan.n_rows)} training rows: edit them, delete what is true by chance only.",
+            (
+                f"Wrote {count(len(expectations))} expectations into {names[0]}, from "
+                f"{count(scan.n_rows)} training rows: edit them, delete what is true by chance "
+                "only."
+            ),
             f"Wrote limits into {names[1]}: copy what fits into app.toml.",
         ),
         next_step=f"mlguard check {settings.name}",

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from mlguard.deploy.card import version_of
+from mlguard.deploy.history import event_document
 from mlguard.deploy.outcome import SCHEMA_VERSION
 from mlguard.registry import Event, Evidence, Incident, State, Version
 from mlguard.results import GateDecision
@@ -125,22 +126,6 @@ class Why:
             "holds": list(self.holds),
             "next_step": self.next_step,
         }
-
-
-def event_document(event: Event) -> dict[str, Any]:
-    """Return an event of the audit trail as it stands in documents."""
-    return {
-        "seq": event.seq,
-        "at": rfc3339(event.at),
-        "app": event.app,
-        "generation": event.generation,
-        "moved": event.moved,
-        "kind": event.kind,
-        "actor": event.actor,
-        "reason": event.reason,
-        "version": event.version or None,
-        "detail": event.detail,
-    }
 
 
 def explain_version(registry: Registry, app: str, name: str | None) -> Why:

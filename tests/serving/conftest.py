@@ -224,27 +224,33 @@ class Project:
         (folder / "app.toml").write_text(text + more)
         return load_app(self.settings, name)
 
-    def deploy(self, app: str, bundle: Bundle, *, name: str | None = None, wait_s: float = 30.0):
-        """Take a version through all steps; wait until every server has loaded it."""
+    def passed(self, app: str, bundle: Bundle, *, name: str | None = None):
+        """Register a version and let it through a gate, unless it is through already."""
         registry = self.registry
         version = registry.register(
             app, name=name, manifest=bundle.manifest, model_file=bundle.path
         )
-        if version.state is State.REGISTERED:
-            version = registry.mark(version.id, State.VERIFIED, reason="tried")
-            result = CheckResult(id="test.passes", verdict=Verdict.PASSED, summary="fine")
-            decision = GateDecision(
-                app=app, candidate=version.name, allowed=True, results=(result,), because="fine"
-            )
-            registry.record_evidence(
-                app,
-                version.digest,
-                decision.to_json(),
-                policy_digest="p",
-                data_digest="d",
-                code_version="c",
-            )
-            registry.mark(version.id, State.PASSED, reason="fine")
+        if version.state is not State.REGISTERED:
+            return version
+        registry.mark(version.id, State.VERIFIED, reason="tried")
+        result = CheckResult(id="test.passes", verdict=Verdict.PASSED, summary="fine")
+        decision = GateDecision(
+            app=app, candidate=version.name, allowed=True, results=(result,), because="fine"
+        )
+        registry.record_evidence(
+            app,
+            version.digest,
+            decision.to_json(),
+            policy_digest="p",
+            data_digest="d",
+            code_version="c",
+        )
+        return registry.mark(version.id, State.PASSED, reason="fine")
+
+    def deploy(self, app: str, bundle: Bundle, *, name: str | None = None, wait_s: float = 30.0):
+        """Take a version through all steps; wait until every server has loaded it."""
+        registry = self.registry
+        version = self.passed(app, bundle, name=name)
         operation = registry.begin(app, version.id)
         registry.stage(operation)
         deadline = time.monotonic() + wait_s

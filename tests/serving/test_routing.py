@@ -10,7 +10,6 @@ from scipy.stats import binom
 
 from mlguard.data.mirrored import mirrored_folder
 from mlguard.data.prediction_log import PredictionLog
-from mlguard.registry.lifecycle import State
 from mlguard.serving.mirroring import reordered
 from mlguard.serving.routing import ALONE, Split, place, shown_to, takes_canary
 
@@ -107,22 +106,7 @@ def rolling(project, constant, fronted, eventually):
         asking.start()
 
         def begin(steps):
-            bundle = constant(1)
-            version = registry.register(
-                "app", name=None, manifest=bundle.manifest, model_file=bundle.path
-            )
-            registry.mark(version.id, State.VERIFIED, reason="tried")
-            live = registry.app("app").active
-            known = registry.evidence("app", live.digest)[0]
-            registry.record_evidence(
-                "app",
-                version.digest,
-                known.decision,
-                policy_digest="p",
-                data_digest="d",
-                code_version="c",
-            )
-            registry.mark(version.id, State.PASSED, reason="fine")
+            version = project.passed("app", constant(1))
             operation = registry.begin("app", version.id, steps=steps)
             registry.stage(operation)
             eventually(lambda: all(version.id in one.loaded for one in registry.live_servers()))

@@ -17,8 +17,6 @@ import httpx
 import psutil
 import pytest
 
-from mlguard.registry.lifecycle import State
-
 BODY = b'{"input": [0.5, 0.5]}'
 #: The longest that a switch between versions that are loaded may take to reach a server.
 SWITCH_S = 2.0
@@ -57,19 +55,8 @@ def fail_to_deploy(project, bundle, eventually):
     sha256 = hashlib.sha256(rotten.read_bytes()).hexdigest()
     manifest = dataclasses.replace(bundle.manifest, model_sha256=sha256)
     registry = project.registry
-    version = registry.register("app", name="rotten", manifest=manifest, model_file=rotten)
-    registry.mark(version.id, State.VERIFIED, reason="tried")
-    live = registry.app("app").active
-    known = registry.evidence("app", live.digest)[0]
-    registry.record_evidence(
-        "app",
-        version.digest,
-        known.decision,
-        policy_digest="p",
-        data_digest="d",
-        code_version="c",
-    )
-    registry.mark(version.id, State.PASSED, reason="fine")
+    broken = dataclasses.replace(bundle, path=rotten, manifest=manifest)
+    version = project.passed("app", broken, name="rotten")
     operation = registry.begin("app", version.id)
     registry.stage(operation)
 
