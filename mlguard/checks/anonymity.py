@@ -74,7 +74,8 @@ def k_anonymity(subject: Subject, policy: AnonymityCheck) -> Finding:
         limit=float(policy.at_least),
         n=smallest[worst][2],
         reason="few_alike" if bad else "",
-        next_step="make these columns coarser (bands of age, parts of a postcode), or drop one"
+        next_step="make these columns coarser (bands of age, parts of a postcode), or drop "
+        f"one{subject.rows_listed}"
         if bad
         else "",
         measurements=tuple(

@@ -16,6 +16,7 @@ from mlguard.checks.evidence import as_judged
 from mlguard.config import CalibrationRule, DirectionalRule, InvarianceRule, MinimumRule, Table
 from mlguard.errors import DataError, UsageError
 from mlguard.results import CheckResult, Enforcement
+from mlguard.wording import printable
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -287,6 +288,8 @@ def _rule(kind: type[Table], **values: Any) -> Any:
         first = error.errors(include_url=False)[0]
         where = ".".join(str(one) for one in first["loc"])
         said = first["msg"].removeprefix("Value error, ")
+        given = f" is {printable(repr(first['input']), 60)}" if where else ""
         raise UsageError(
-            f"{where}: {said}" if where else said, hint="see the function's docstring"
+            f"{where}{given}: {said[:1].lower()}{said[1:]}" if where else said,
+            hint="its docstring says what each argument may be",
         ) from None

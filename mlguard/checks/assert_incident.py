@@ -88,7 +88,8 @@ def assert_loss(
         id=LOSS,
         verdict=judged.verdict,
         summary=f"mean loss {estimate(judged.value, interval, len(losses))}; "
-        f"at most {number(at_most)} is allowed",
+        f"at most {number(at_most)} is allowed"
+        + (f"; {judged.explain()}" if judged.verdict is Verdict.INCONCLUSIVE else ""),
         value=judged.value,
         limit=at_most,
         interval=interval,
@@ -96,6 +97,8 @@ def assert_loss(
         reason=judged.reason,
         next_step=""
         if judged.verdict is Verdict.PASSED
+        else judged.next_step or "judge it on more rows"
+        if judged.verdict is Verdict.INCONCLUSIVE
         else "train on rows like these, or mend what feeds the model",
     )
     return asserted(found, on_inconclusive, subject=model.name)
@@ -133,7 +136,9 @@ def assert_answers(candidate: Any, frame: pd.DataFrame, *, target: str = "") -> 
     found = Finding(
         id=ANSWERS,
         verdict=Verdict.FAILED if lost else Verdict.PASSED,
-        summary=f"no usable prediction on {count(lost)} of {count(len(valid))} rows",
+        summary=f"no usable prediction on {count(lost)} of {count(len(valid))} rows"
+        if lost
+        else f"a usable prediction on all {count(len(valid))} rows",
         value=lost / len(valid),
         limit=0.0,
         n=len(valid),
@@ -163,7 +168,8 @@ def _losses(model: JudgedModel, frame: pd.DataFrame, scale: float | None) -> np.
     truth = _some(frame)[model.target]
     if truth.isna().any():
         raise DataError(
-            f"{int(truth.isna().sum())} rows have no label in {model.target!r}",
+            f"{count(int(truth.isna().sum()))} of {count(len(truth))} rows have no label in "
+            f"{model.target!r}",
             hint="leave out the rows whose truth is not known",
         )
     answer = model.predict(frame)

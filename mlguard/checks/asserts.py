@@ -7,6 +7,7 @@ it would close a gate: FAILED, or INCONCLUSIVE unless ``on_inconclusive="warn"``
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -294,7 +295,12 @@ def _pair(candidate: Any, other: Any, target: str) -> tuple[JudgedModel, JudgedM
     target = target or next(
         (one.target for one in (candidate, other) if isinstance(one, JudgedModel)), ""
     )
-    return as_judged(candidate, target=target), as_judged(other, target=target)
+    ours, theirs = as_judged(candidate, target=target), as_judged(other, target=target)
+    if ours.name == theirs.name:
+        # Two estimators of one class: a sentence about both must tell them apart.
+        ours, theirs = copy.copy(ours), copy.copy(theirs)
+        ours.name, theirs.name = f"candidate {ours.name}", f"baseline {theirs.name}"
+    return ours, theirs
 
 
 def asserted(found: Finding, on_inconclusive: OnInconclusive, *, subject: str = "") -> CheckResult:

@@ -62,7 +62,12 @@ def balance(subject: Subject, policy: BalanceCheck | None = None) -> Finding:
     *_, now, worst = judged[0]
     named = [one for one in judged if one[4].verdict is not Verdict.PASSED]
     told = [_words(*one[:4]) for one in named or judged[:1]]
-    if named:
+    if named and worst.verdict is Verdict.INCONCLUSIVE:
+        summary = (
+            "nobody can tell whether classes are as frequent in test as in train: "
+            f"{listed(told, _TOLD)}"
+        )
+    elif named:
         summary = f"classes are not as frequent in test as in train: {listed(told, _TOLD)}"
     else:
         summary = f"every class is as frequent in test as in train; the largest change: {told[0]}"
@@ -81,7 +86,7 @@ def balance(subject: Subject, policy: BalanceCheck | None = None) -> Finding:
         reason=worst.reason,
         next_step=""
         if not named
-        else (worst.next_step if undecided else "")
+        else (_more_rows(worst) if undecided else "")
         or "find out why, and draw test from the same people as train",
         measurements=tuple(
             Measurement(
@@ -95,6 +100,12 @@ def balance(subject: Subject, policy: BalanceCheck | None = None) -> Finding:
         ),
         details={"too_small": len(small)},
     )
+
+
+def _more_rows(judged: GapJudgement) -> str:
+    if judged.n_needed is None:
+        return ""
+    return f"judge it on about {count(judged.n_needed)} rows of each file, and of each group"
 
 
 def _judge(name: str, was: Counts, now: Counts, policy: BalanceCheck, tests: int) -> GapJudgement:

@@ -37,6 +37,9 @@ from mlguard.stats.decision import Judgement, judge_non_inferiority, judge_super
 from mlguard.stats.interval import Interval
 from mlguard.wording import count, estimate, number
 
+#: Baselines that are always trained.
+SIMPLE = frozenset({"majority", "mean", "stump", "linear"})
+
 __all__ = [
     "Baseline",
     "Comparison",
@@ -190,6 +193,12 @@ def beats(pair: Comparison, *, delta: float, others: Sequence[Comparison] = ()) 
         Verdict.FAILED: f"does not beat {pair.baseline}{by}",
     }.get(judged.verdict, f"cannot be shown to beat {pair.baseline}{by}")
     advice = f"train a better model: {pair.baseline} does as well"
+    if pair.interval[1] < 0:
+        advice = f"train a better model: {pair.baseline}, which hardly thinks, does better"
+        if pair.baseline not in SIMPLE:
+            advice = f"train a better model: {pair.baseline} does better"
+    elif pair.better > 0 and delta:
+        advice = "train a better model, or ask for less: the gain is there, and smaller than delta"
     return _compared("baseline.beats", pair, judged, says=says, advice=advice, others=others)
 
 

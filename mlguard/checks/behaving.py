@@ -74,7 +74,7 @@ def find_invariance(model: JudgedModel, frame: pd.DataFrame, rule: InvarianceRul
         moved,
         rule,
         labels=before.index,
-        says=f"{what} changes the answer on",
+        says=f"{what} {'change' if rule.change in _PLURAL else 'changes'} the answer on",
         of="changed rows",
         advice=f"train with such changes of {rule.column}, or clean it before the model sees it",
     )
@@ -87,6 +87,9 @@ _CHANGES = {
     "noise": "a small shift",
     "swap": "another value",
 }
+
+
+_PLURAL = ("case", "space")
 
 
 def find_directional(model: JudgedModel, frame: pd.DataFrame, rule: DirectionalRule) -> Finding:
@@ -185,7 +188,7 @@ def find_minimum(model: JudgedModel, cases: pd.DataFrame, rule: MinimumRule) -> 
     wrong = [int(one) for one in np.flatnonzero(~right)]
     summary = f"{count(good)} of {count(n)} cases are answered right"
     if wrong:
-        summary += "; wrong: row " + _listed(wrong)
+        summary += "; wrong: " + ("rows " if len(wrong) > 1 else "row ") + _listed(wrong)
     return Finding(
         id="behaviour.minimum_functionality",
         verdict=Verdict.PASSED if passed else Verdict.FAILED,
@@ -194,7 +197,10 @@ def find_minimum(model: JudgedModel, cases: pd.DataFrame, rule: MinimumRule) -> 
         limit=rule.at_least,
         n=n,
         reason="" if passed else "limit_exceeded",
-        next_step="" if passed else "look at these rows of the file of cases, counted from 0",
+        next_step=""
+        if passed
+        else "look at these cases, counted from 0: is the model wrong, or "
+        "the answer that is expected?",
         measurements=(Measurement(name="cases answered right", value=good / n, n=n),),
         details={"wrong_rows": wrong[:1000]},
     )
@@ -222,7 +228,7 @@ def find_flips(
         labels=frame.index,
         says=f"{model.name} answers otherwise than {active.name} on",
         of="rows",
-        advice="look at rows that the two answer differently before anybody else does",
+        advice="look at some of these rows: which of the two answers is the better one?",
     )
 
 
@@ -240,7 +246,7 @@ def _matters(model: JudgedModel, frame: pd.DataFrame, column: str) -> bool:
     if column not in frame.columns:
         raise DataError(
             f"there is no column {column!r} to change" + nearest(column, frame.columns),
-            hint=f"columns: {', '.join(map(str, frame.columns[:12]))}",
+            hint=f"name one that is there: {', '.join(map(str, frame.columns[:12]))}",
         )
     by_group = any(key.startswith(f"{column}=") for key in model.thresholds)
     return not model.features or column in model.features or by_group
@@ -343,11 +349,15 @@ def _share_of_rows(
         n=n,
         n_min=judged.n_needed or judged.n_to_tell,
         reason=judged.reason,
-        next_step="" if passed else advice,
+        next_step=""
+        if passed
+        else judged.next_step or "test on more rows"
+        if judged.verdict is Verdict.INCONCLUSIVE
+        else advice,
         measurements=(
             Measurement(name=f"share of {of}", value=wrong / n, n=n, low=low, high=high),
         ),
-        details={"rows": places[:1000], "notes": [f"it happens on row {_listed(places)}"]},
+        details={"rows": places[:1000], "notes": [f"it happens on rows {_listed(places)}"]},
     )
 
 

@@ -58,8 +58,8 @@ def find_coverage(subject: Subject, rule: CoverageRule) -> Finding:
     return Finding(
         id="behaviour.coverage",
         verdict=judged.verdict,
-        summary=f"of the rows {estimate(held / n, (low, high), n)} are covered, promised "
-        f"{share(promised.coverage)}, at least {share(least)} must be; "
+        summary=f"answers hold the truth on {estimate(held / n, (low, high))} of {count(n)} rows; "
+        f"promised are {share(promised.coverage)}, at least {share(least)} must be; "
         f"{_size(promised, answer)}{undecided}",
         value=held / n,
         limit=least,

@@ -187,9 +187,8 @@ def representation(
         REPRESENTATION, told, judged, min_group_size=gate.min_group_size, listed_only=False
     )
     note = "no share is stated for " + listed([told.group(one) for one in unstated])
-    few = {
-        told.group(name) for name, one in shares.items() if 0 < one.successes < SMALL_GROUP
-    }
+    few = {told.group(one.name) for one in judged.groups if _of_few(one)}
+    worst = told.group((judged.pair or ("",))[0])
     measured = (
         *(
             # Their share of all rows says how many they are.
@@ -204,23 +203,31 @@ def representation(
     return replace(
         found,
         summary=_representation_words(told, judged, population),
+        value=None if worst in few else found.value,
+        interval=None if worst in few else found.interval,
         n=n,
         measurements=measured,
         details={**found.details, "notes": [note] if unstated else []},
     )
 
 
+def _of_few(group: GroupEstimate) -> bool:
+    """Whether a share of all rows would say how few somebody's group has."""
+    return group.value is not None and 0 < group.value * group.n < SMALL_GROUP
+
+
 def _representation_words(told: Told, judged: GapJudgement, population: Mapping[str, float]) -> str:
     if judged.pair is None or judged.value is None:
         return f"the shares of {told.attribute} cannot be judged: there are no rows"
     group = next(one for one in judged.groups if one.name == judged.pair[0])
-    few = group.value is not None and 0 < group.value * group.n < SMALL_GROUP
-    found = TOO_FEW_TO_SHOW if few else estimate(group.value, (group.low, group.high))
+    stated = f"{number(population[group.name])} of the stated population"
+    limit = f"limit at most {number(judged.limit)}"
+    if _of_few(group):
+        return f"{told.group(group.name)} has {TOO_FEW_TO_SHOW}, and {stated}; {limit}"
     text = (
-        f"{told.group(group.name)} is {found} of "
-        f"{count(group.n)} rows and {number(population[group.name])} of the stated population: "
-        f"differs by {estimate(judged.value, judged.interval)}; "
-        f"limit at most {number(judged.limit)}"
+        f"{told.group(group.name)} is {estimate(group.value, (group.low, group.high))} of "
+        f"{count(group.n)} rows and {stated}: differs by "
+        f"{estimate(judged.value, judged.interval)}; {limit}"
     )
     more = fairness_words.qualification(told, judged)
     return f"{text}. {more}" if more else text

@@ -73,13 +73,18 @@ def run(item: Item, subject: Subject) -> CheckResult:
     table = gate.delayed_impact
     assert table is not None  # an item is declared only where the table stands
     found = find_impact(subject.candidate, subject.labelled, by=item.parameters["by"], gate=gate)
-    return from_finding(item, found if found.next_step else _advised(found, subject.settings.name))
+    return from_finding(item, found if found.next_step else _advised(found, subject))
 
 
-def _advised(found: Finding, app: str) -> Finding:
+def _advised(found: Finding, subject: Subject) -> Finding:
     if found.verdict is Verdict.PASSED:
         return found
-    return replace(found, next_step=f"mlguard fairness {app} --thresholds")
+    command = f"mlguard fairness {subject.typed} --by {printable(found.subject, 60)} --thresholds"
+    step = f"see what other thresholds would do to each group: {command}"
+    if found.verdict is Verdict.INCONCLUSIVE:
+        step = "judge it on more labelled rows, or write a larger margin in "
+        step += "[gate.fairness.delayed_impact]"
+    return replace(found, next_step=step)
 
 
 # --- what a yes changes ----------------------------------------------------------------------

@@ -11,6 +11,7 @@ says which they are, and a check that meets one fails the candidate.
 
 from __future__ import annotations
 
+import tempfile
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -221,6 +222,23 @@ class Subject:
         self.name = name or self._named.name
         self.failures_dir = failures_dir
         self.listed_files: set[Path] = set()
+
+    @property
+    def typed(self) -> str:
+        """How a command names app and candidate: ``credit --model serving/credit/other.skops``."""
+        own, file = Path(self.settings.path(self.settings.model.path)), self._named
+        if file.resolve() == own.resolve():
+            return self.settings.name
+        if file.resolve().is_relative_to(self.project.root):
+            file = file.resolve().relative_to(self.project.root)
+        elif file.is_relative_to(tempfile.gettempdir()):
+            return self.settings.name  # an estimator handed in: its file is gone with the run
+        return f"{self.settings.name} --model {file}"
+
+    @property
+    def rows_listed(self) -> str:
+        """Where the rows of a finding can be seen, as the end of an advice."""
+        return f"; which rows: mlguard check {self.typed} --failures-dir DIR"
 
     # --- data ---
 

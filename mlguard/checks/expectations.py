@@ -381,17 +381,17 @@ def judge_expectation(one: Mapping[str, Any], outcome: Mapping[str, Any]) -> Fin
             id=name,
             subject=column,
             verdict=Verdict.FAILED,
-            summary=f"the column {column!r} is not in [data] {listed(sorted(absent))}"
+            summary=f"the column {column!r} is not in {listed(sorted(map(_where, absent)))}"
             f"{found['guess']}",
             n=found["rows"],
             reason="missing_column",
-            next_step=f"correct [data] {part}, or the column's name in the suite",
+            next_step=f"correct {_where(part)}, or the column's name in the suite",
         )
     bad = {part: found for part, found in parts.items() if not found["success"]}
     for part, found in bad.items():
         if found["raised"]:
             raise UsageError(
-                f"{one['type']} raised on [data] {part}: {printable(found['raised'])}",
+                f"{one['type']} raised on {_where(part)}: {printable(found['raised'])}",
                 hint="correct the expectation in its suite, or the data",
             )
     part, found = next(iter((bad or parts).items()))
@@ -400,7 +400,7 @@ def judge_expectation(one: Mapping[str, Any], outcome: Mapping[str, Any]) -> Fin
     measurements = [
         Measurement(
             name="unexpected" if what["share"] is not None else "observed",
-            group=f"[data] {which}",
+            group=_where(which),
             value=what["share"] if what["share"] is not None else what["observed"],
             n=what["judged"] if what["judged"] is not None else what["rows"],
         )
@@ -409,17 +409,22 @@ def judge_expectation(one: Mapping[str, Any], outcome: Mapping[str, Any]) -> Fin
     return Finding(
         id=name,
         verdict=Verdict.FAILED if bad else Verdict.PASSED,
-        summary=f"{expected} does not hold: {told}" if bad else f"{expected} holds: {told}",
+        summary=f"expected: {expected}; found in {told}" if bad else f"{expected} holds: {told}",
         value=found["share"] if found["share"] is not None else found["observed"],
         limit=_limit(one) if found["share"] is not None else None,
         n=found["judged"] if found["judged"] is not None else found["rows"],
         reason="unexpected" if bad else "",
-        next_step=f"correct [data] {part}, or the expectation if it asks too much" if bad else "",
+        next_step=f"correct {_where(part)}, or the expectation if it asks too much" if bad else "",
         measurements=tuple(measurements),
         details={
             "unexpected": {which: what["unexpected"] for which, what in parts.items()},
         },
     )
+
+
+def _where(part: str) -> str:
+    """Return what a part of the data is called: a key of app.toml, or what was handed in."""
+    return f"[data] {part}" if part in ("test", "train") else "the frame"
 
 
 def _limit(one: Mapping[str, Any]) -> float | None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import textwrap
 
-from mlguard.results import CheckResult, Enforcement, Measurement, Verdict
+from mlguard.results import CheckResult, Measurement, Verdict
 from mlguard.waivers import waiver_words
 from mlguard.wording import count, estimate, number, printable
 
@@ -50,12 +50,12 @@ def report_text(result: CheckResult) -> str:
     ]
     if result.measurements:
         lines += ["", *(f"  {line}" for line in table(result.measurements))]
-    if result.value is not None:
+    if result.value is not None and result.interval is not None:
         limit = "" if result.limit is None else f"; limit {number(result.limit)}"
         lines += ["", f"  judged: {estimate(result.value, result.interval, result.n)}{limit}"]
     for text in result.details.get("notes", ()):
         lines += _wrapped(printable(text, 500))
-    if result.on_inconclusive is Enforcement.BLOCK and result.verdict is Verdict.INCONCLUSIVE:
+    if result.blocks and result.verdict is Verdict.INCONCLUSIVE:
         lines += ['  undecided closes the gate, unless on_inconclusive = "warn"']
     if result.blocks and waiver_words(result):
         lines += _wrapped(f"{waiver_words(result)}: it blocks again")

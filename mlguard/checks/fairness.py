@@ -42,7 +42,7 @@ from mlguard.stats.decision import Decide
 from mlguard.stats.groups import GapJudgement, judge_gap, judge_mean_gap
 from mlguard.stats.multiplicity import bonferroni
 from mlguard.stats.rates import RATE_METRICS, RateMetric
-from mlguard.wording import count
+from mlguard.wording import count, printable
 
 if TYPE_CHECKING:
     import numpy as np
@@ -125,12 +125,22 @@ class Fairness:
             subject.candidate, subject.labelled, by=by, rule=rule, rows=self._counted(subject)
         )
         if found.reason == "limit_exceeded":
-            then = f"{found.next_step}, then: mlguard check {subject.settings.name}"
-            found = replace(found, next_step=then)
+            found = replace(found, next_step=self._advice(found, by, subject))
         result = from_finding(item, found)
         if not rule.must_decide(by):
             result = replace(result, on_inconclusive=Enforcement.WARN)
         return result
+
+    def _advice(self, found: Finding, by: Sequence[str], subject: Subject) -> str:
+        """Name the command that shows the groups and, where there are some, other thresholds."""
+        rows = self._counted(subject)
+        two = subject.candidate.classes is not None and len(rows.classes) == 1
+        options = f" --by {printable(by[0], 60)}" if len(by) == 1 else ""
+        words = ""
+        if two and rows.answers.scores is not None:
+            options += " --thresholds"
+            words = " under other thresholds"
+        return f"{found.next_step}; how they fare{words}: mlguard fairness {subject.typed}{options}"
 
     def _counted(self, subject: Subject) -> GroupedRows:
         """Return the subject's rows, counted once for all items of one run."""

@@ -233,18 +233,25 @@ def summary(told: Told, judged: GapJudgement, *, min_group_size: int) -> str:
     return f"{text}. {more}" if more else text
 
 
-def next_step(told: Told, judged: GapJudgement, *, min_group_size: int) -> str:
+def next_step(  # noqa: PLR0911 - one sentence a reason
+    told: Told, judged: GapJudgement, *, min_group_size: int
+) -> str:
     """Say what would help: more rows of the right kind, a better candidate, better data."""
     if judged.verdict is Verdict.FAILED:
         if told.metric in DATA_METRICS:
             return "look at how the groups' rows were gathered, and gather what is missing"
         return "compare the groups' rows and labels, and train a candidate that treats them alike"
-    if judged.reason == "no_support" and judged.n_needed is not None:
-        return f"judge it on about {count(judged.n_needed)} {told.rows} of each group"
+    if len(judged.groups) == 1 and judged.aggregate in ("difference", "ratio"):
+        return f"bring test rows of another group, or correct what {told.attribute} holds"
+    each = f"{told.rows} of each group"
+    if judged.reason == "no_support":
+        needed = judged.n_needed
+        return f"judge it on {'more' if needed is None else f'about {count(needed)}'} {each}"
     if judged.reason in ("few", "undefined"):
-        return f"judge it on at least {min_group_size} {told.rows} of each group"
-    if judged.reason == "above_not_proven" and judged.n_to_tell is not None:
-        return f"about {count(judged.n_to_tell)} {told.rows} of each group would tell"
+        return f"judge it on at least {min_group_size} {each}"
+    if judged.reason == "above_not_proven":
+        tell = judged.n_to_tell
+        return f"{'more' if tell is None else f'about {count(tell)}'} {each} would tell"
     return ""
 
 

@@ -75,7 +75,7 @@ def label_issues(subject: Subject, policy: LabelIssuesCheck) -> Finding:
         reason=judged.reason,
         next_step=""
         if judged.verdict is Verdict.PASSED
-        else "look at these rows: --failures-dir lists them by their id",
+        else f"look at these rows{subject.rows_listed}",
         details={"mean_self_confidence": float(own.mean())},
     )
 

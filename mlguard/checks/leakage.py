@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from mlguard.checks.evidence import Subject
@@ -44,13 +45,17 @@ def leakage(subject: Subject, policy: LeakageCheck = _DEFAULT) -> Finding:
         columns = [one for one in subject.candidate.features if one in scan]
         frame = subject.sample(part, _MOST_ROWS, [*columns, data.target])
         parts.append(frame[frame[data.target].notna()])
-    return find_leakage(
+    found = find_leakage(
         parts,
         subject.candidate.features,
         data.target,
         policy,
         regression=subject.settings.app.task == "regression",
     )
+    if found.reason in ("few", ""):
+        return found
+    then = f"{found.next_step} ([data] features), then: mlguard check {subject.typed}"
+    return replace(found, next_step=then if found.next_step else "")
 
 
 def find_leakage(
@@ -118,6 +123,8 @@ def find_leakage(
     if verdict is not Verdict.PASSED:
         may = "may alone predict" if verdict is Verdict.INCONCLUSIVE else "alone predicts"
         summary = f"{told} {may} the target almost perfectly"
+        if reason == "above_not_proven":
+            summary += f", which {count(len(rows))} rows do not prove"
     return Finding(
         id="data_quality.leakage",
         verdict=verdict,
@@ -129,7 +136,7 @@ def find_leakage(
         reason=reason,
         next_step=""
         if verdict is Verdict.PASSED
-        else "make sure that the column is known before the decision, or leave it out",
+        else "find out when the column is filled; what is known only after the decision must go",
         measurements=tuple(
             Measurement(name=named, group=printable(name, 60), value=known[name], n=len(rows))
             for name in order[:5]

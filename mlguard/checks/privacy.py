@@ -118,6 +118,8 @@ def pii_finding(
     n: int,
     looked_at: int,
     row_id: str = "",
+    allowed: str = "[gate.privacy.pii] allow",
+    seen: bool = True,
 ) -> Finding:
     """Return what was found as a finding: a feature that is personal fails, others warn.
 
@@ -135,6 +137,10 @@ def pii_finding(
         Columns that could hold any.
     row_id : str
         Column that identifies a row; it may be personal, and is named last.
+    allowed : str
+        Where a column is allowed.
+    seen : bool
+        Whether there is a model that sees the features.
     """
     order = sorted(found, key=lambda name: (name not in features, name == row_id))
     told = [f"{printable(name, 60)!r} ({found[name].told})" for name in order]
@@ -147,7 +153,7 @@ def pii_finding(
     else:
         verb = "seems" if len(found) == 1 else "seem"
         summary = f"{listed(told, _NAMED)} {verb} to hold personal data"
-        if features:
+        if features and seen:
             summary += f"; the model sees {listed([repr(printable(one, 60)) for one in features])}"
     step = ""
     if logged:
@@ -156,7 +162,8 @@ def pii_finding(
             f"leave it out of [data] features, or keep it out of the log: [log] redact = [{names}]"
         )
     elif found:
-        step = "remove the column, or allow it by name: [gate.privacy.pii] allow"
+        names = ", ".join(f'"{printable(one, 60)}"' for one in order)
+        step = f"remove the column, or allow it by name: {allowed} = [{names}]"
     return Finding(
         id=PII,
         verdict=verdict,

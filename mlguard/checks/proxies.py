@@ -95,7 +95,8 @@ def proxies(subject: Subject, column: str, policy: ProxiesCheck) -> Finding:
         if judgement.verdict is Verdict.PASSED
         else judgement.next_step
         if judgement.verdict is Verdict.INCONCLUSIVE and judgement.next_step
-        else f"see what these columns are needed for: mlguard fairness {subject.settings.name}",
+        else "leave out what only stands for it, or see how its groups fare: mlguard fairness "
+        f"{subject.typed} --by {printable(column, 60)}",
         measurements=tuple(
             Measurement(
                 name="AUC",

@@ -50,7 +50,8 @@ def duplicates(subject: Subject, policy: RepeatedCheck = _DEFAULT) -> Finding:
             n,
             f"rows that repeat an earlier row of their file: {told}",
             policy=policy,
-            next_step="remove the repeats, or name the column that tells rows apart in [data] id",
+            next_step="remove the repeats, or name the column that tells rows apart in [data] id"
+            + subject.rows_listed,
             measurements=measured,
         )
         for places, n in found.values()
@@ -84,7 +85,8 @@ def overlap(subject: Subject, policy: RepeatedCheck = _DEFAULT) -> Finding:
         test.n_rows,
         f"{count(len(places))} of {count(test.n_rows)} test rows are in train too",
         policy=policy,
-        next_step="split again so that no row is in both; on known rows every figure flatters",
+        next_step="split again so that no row is in both, for on known rows every figure "
+        f"flatters{subject.rows_listed}",
     )
 
 

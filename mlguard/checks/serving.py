@@ -137,12 +137,16 @@ def judge_latency(
         confidence_level=rule.confidence_level,
         support=lambda: Support(enough=math.isfinite(interval.high), sizes=(n,)),
     )
+    undecided = judged.verdict is Verdict.INCONCLUSIVE
+    # So many rows that the slowest of them bounds the 99th percentile.
+    needed = math.ceil(math.log((1 - rule.confidence_level) / 2) / math.log(0.99))
     says = f"1 row in 100 takes longer than {estimate(p99, interval, n, unit='ms')}"
     return Finding(
         id="serving.latency",
         verdict=judged.verdict,
         summary=f"{says}; limit {number(rule.p99_ms)} ms; the middle one {number(p50)} ms"
-        f"{_ASKED[runtime]}",
+        f"{_ASKED[runtime]}"
+        + ("; undecided: so few rows do not bound the slowest hundredth" if undecided else ""),
         value=p99,
         limit=rule.p99_ms,
         interval=interval,
@@ -150,6 +154,8 @@ def judge_latency(
         reason=judged.reason,
         next_step=""
         if judged.verdict is Verdict.PASSED
+        else f"measure on at least {count(needed)} rows: [gate.serving.latency] rows = {needed}"
+        if undecided and n < needed
         else "make the model smaller, or its features cheaper; measure on a quiet machine",
         details={"runtime": runtime},
         measurements=(

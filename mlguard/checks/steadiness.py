@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from mlguard.checks.behaving import undecided
 from mlguard.checks.labels import equal_labels, labelled_rows
 from mlguard.config import CalibrationRule, ReproducibilityRule
 from mlguard.errors import UsageError
@@ -20,6 +19,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from mlguard.checks.evidence import JudgedModel
+    from mlguard.stats.decision import Judgement
 
 #: Rows that are asked one by one when answers are compared.
 _SINGLES = 20
@@ -138,11 +138,15 @@ def find_calibration(model: JudgedModel, frame: pd.DataFrame, rule: CalibrationR
         family_error=1 - rule.confidence_level,
         decide=rule.decide,
     )
+    few = judged.value is None
     off = f"off by {estimate(judged.value, judged.interval, len(true))} on average"
+    if few:
+        off = f"judged on at least {judged.n_needed} rows, and there are {count(len(true))}"
     return Finding(
         id="behaviour.calibration",
         verdict=judged.verdict,
-        summary=f"{said} is {off}; limit {number(rule.at_most)}" + undecided(judged),
+        summary=f"{said} is {off}; limit {number(rule.at_most)}"
+        + ("" if few else _reach(judged, len(true))),
         value=judged.value,
         limit=rule.at_most,
         interval=judged.interval,
@@ -151,10 +155,20 @@ def find_calibration(model: JudgedModel, frame: pd.DataFrame, rule: CalibrationR
         reason=judged.reason,
         next_step=""
         if judged.verdict is Verdict.PASSED
-        else "calibrate the scores on held-out "
-        "rows (CalibratedClassifierCV), or judge them on more test rows",
+        else "judge them on more test rows"
+        if judged.verdict is Verdict.INCONCLUSIVE
+        else "calibrate the scores on held-out rows (CalibratedClassifierCV)",
         measurements=_by_score(true, scores),
     )
+
+
+def _reach(judged: Judgement, n: int) -> str:
+    """Return what an undecided judgement could have judged; nothing where it is decided."""
+    if judged.verdict is not Verdict.INCONCLUSIVE:
+        return ""
+    smallest = judged.smallest_limit
+    can = "no limit" if smallest is None else f"no limit below {number(smallest)}"
+    return f"; undecided: {count(n)} rows can judge {can}"
 
 
 def _by_score(true: np.ndarray, scores: np.ndarray) -> tuple[Measurement, ...]:

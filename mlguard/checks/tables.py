@@ -21,7 +21,7 @@ Results name columns, never values of the data, except classes of the target.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from mlguard.checks.counted import FEWEST, ColumnShare, judge_columns, too_few
@@ -201,6 +201,8 @@ def missing(subject: Subject, policy: MissingCheck | None = None) -> Finding:
     """Judge whether a column is filled as often as it was in training."""
     train, test = _both(subject)
     found = compare_missing(train, test, policy or MissingCheck())
+    if found.verdict is Verdict.FAILED:
+        found = replace(found, next_step=found.next_step + subject.rows_listed)
     for name in found.details.get("columns", []):
         list_cells(subject, found.id, name, "missing")
     return found
@@ -247,7 +249,8 @@ def compare_missing(train: TableScan, test: TableScan, policy: MissingCheck) -> 
         n_min=worst.judged.n_needed,
         reason=worst.judged.reason,
         next_step=(worst.judged.next_step if undecided else "")
-        or "find out why; the model learnt from other gaps than it will meet",
+        or "find out why these columns are filled otherwise: the model learnt with other gaps than "
+        "it will meet",
         measurements=tuple(
             Measurement(name=f"missing in {part}", group=printable(one.name, 60), value=value, n=n)
             for one in named
@@ -307,7 +310,8 @@ def ranges(subject: Subject, policy: RangesCheck | None = None) -> Finding:
         n=test.n_rows,
         none="every number of test lies within the range of training",
         some=_sentence("numbers of test lie beyond the range of training"),
-        next_step="look at these columns: a unit, a code for missing or the world has changed",
+        next_step="look at these columns, where a unit, a code for missing or the world has "
+        f"changed{subject.rows_listed}",
     )
     for name in found.details.get("columns", []):
         list_cells(subject, found.id, name, "beyond the range of training", train[name])
@@ -326,7 +330,8 @@ def categories(subject: Subject, policy: CategoriesCheck | None = None) -> Findi
         n=test.n_rows,
         none="every category of test was seen in training",
         some=_sentence("values of test are of categories that training never saw"),
-        next_step="look at these columns: a spelling, a code or the world has changed",
+        next_step="look at these columns, where a spelling, a code or the world has "
+        f"changed{subject.rows_listed}",
     )
     for name in found.details.get("columns", []):
         list_cells(subject, found.id, name, "a category that training never saw", train[name])

@@ -190,11 +190,11 @@ class Judgement:
             f"judge is {figure(self.smallest_limit)}"
         )
         needed = (
-            "no number of rows is enough"
+            f"for limit {figure(self.limit)} no number of rows is enough"
             if self.n_needed is None
-            else f"needs about {self.n_needed}{_each(self.sizes)}"
+            else f"limit {figure(self.limit)} needs about {self.n_needed}{_each(self.sizes)}"
         )
-        return f"with {_rows(self.sizes)} rows {tightest}; limit {figure(self.limit)} {needed}"
+        return f"with {_rows(self.sizes)} rows {tightest}; {needed}"
 
     def _explain_comparison(self) -> str:
         goal = (
@@ -225,7 +225,7 @@ def figure(value: float) -> str:
     size = abs(value)
     if not math.isfinite(value):
         return str(value)
-    if 0 < size < 0.01:  # noqa: PLR2004 - below, decimals would hide the digits
+    if 0 < size < 0.01:
         return f"{value:.2g}"
     text = f"{value:.3f}"
     return text if size < 1 and not text.endswith("0") else f"{value:.2f}"

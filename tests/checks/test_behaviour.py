@@ -94,7 +94,7 @@ def test_every_declared_test_is_an_item_and_is_judged(judged):
         "behaviour.flips": Verdict.SKIPPED,
     }
     capitals = found["behaviour.invariance[capitals]"]
-    assert capitals.summary.startswith("other capitals in city changes the answer on ")
+    assert capitals.summary.startswith("other capitals in city change the answer on ")
     assert capitals.value > capitals.limit == 0.05
     assert capitals.next_step
     assert found["behaviour.invariance[sex]"].reason == "not_seen"
@@ -165,8 +165,8 @@ def test_invariance_counts_the_rows_whose_answer_changes():
     result = failed.value.result
     assert (result.value, result.n) == (0.5, 200)
     text = str(failed.value)
-    assert "other capitals in city changes the answer on 100 of 200 changed rows" in text
-    assert "it happens on row 0, 2, 4" in text
+    assert "other capitals in city change the answer on 100 of 200 changed rows" in text
+    assert "it happens on rows 0, 2, 4" in text
     assert "next: train with such changes of city" in text
     same = assert_invariant(Answers(lambda _: 1), frame.head(3), column="city", change="case")
     assert (same.verdict, same.reason) == (Verdict.PASSED, "identical")

@@ -69,7 +69,9 @@ def test_an_absent_column_is_named(gx, project):
     (found,) = run(project).values()
     assert found.verdict is Verdict.FAILED
     assert found.reason == "missing_column"
-    assert "'incom' is not in [data] test and train (did you mean 'income'?)" in found.summary
+    assert (
+        "'incom' is not in [data] test and [data] train (did you mean 'income'?)" in found.summary
+    )
 
 
 def test_one_broken_expectation_spoils_no_other(gx, project):

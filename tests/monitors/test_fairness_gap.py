@@ -50,7 +50,8 @@ def test_small_groups_are_undecided_and_not_blind(make_window, app, n):
     monitor = FairnessGap(FairnessMonitor(), {"classes": [0, 1]}, app)
     [found] = monitor.judge(window(make_window, n, (0.1, 0.1)))
     assert found.verdict is Verdict.INCONCLUSIVE
-    assert found.n < found.n_min
+    # Of a few people nobody is told how few.
+    assert found.n is None or 10 <= found.n < found.n_min
     assert not is_blind([found] * 5)
 
 
