@@ -20,6 +20,7 @@ import math
 import random
 import time
 from collections.abc import Callable
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -160,8 +161,41 @@ def peers():
         "DDM": Peer(made(binary.DDM, "drift_threshold"), 1.3, 0.0, 40, 60_000),
         "HDDM_A": Peer(made(hddm_a, "drift_confidence"), -14, -0.5, 40, 60_000),
         "PageHinkley": Peer(made(drift.PageHinkley, "threshold"), 3, 0.0, 40, 60_000),
-        "KSWIN": Peer(made(drift.KSWIN, "alpha", seed=42), -8, -2, 5, 30_000),
+        "KSWIN": Peer(made(drift.KSWIN, "alpha", seed=42), -6, -0.3, 20, 40_000),
     }
+
+
+class TestsOfErrors:
+    """scipy's tests for KSWIN on zeros and ones, each pair of counts tested once.
+
+    On such values the test knows two counts of ones and nothing else, and KSWIN asks it for one
+    of 961 pairs after every label: with the answers kept it takes a hundredth of the time, and
+    gives the same alarms.
+    """
+
+    def __init__(self):
+        self.known = {}
+
+    def ks_2samp(self, one, other, method="auto"):
+        """Return statistic and p-value of two samples of zeros and ones."""
+        from scipy import stats
+
+        key = (len(one), sum(one), len(other), sum(other))
+        if key not in self.known:
+            self.known[key] = stats.ks_2samp(one, other, method=method)
+        return self.known[key]
+
+
+@contextmanager
+def quick_kswin():
+    """Let KSWIN ask for each pair of counts once."""
+    from river.drift import kswin
+
+    before, kswin.stats = kswin.stats, TestsOfErrors()
+    try:
+        yield
+    finally:
+        kswin.stats = before
 
 
 def first_alarm(detector, values):
@@ -254,14 +288,11 @@ def main() -> None:
     for name, peer in peers().items():
         if told.only not in (None, name):
             continue
-        # It takes a thousand times as long as the others.
-        n = min(streams, 20) if name == "KSWIN" else streams
+        n = streams
         values = {}
         for p0, p1 in PAIRS:
             if p0 not in values:
-                values[p0] = tuned(
-                    peer, p0, lengths[p0], rounds=5 if quick or name == "KSWIN" else 9
-                )
+                values[p0] = tuned(peer, p0, lengths[p0], rounds=5 if quick else 9)
             run, error = peer_run_length(peer, None, p0)
             capped = "at least " if run > 0.5 * peer.cap else ""
             tuned_run, _ = peer_run_length(peer, values[p0], p0)
@@ -276,4 +307,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with quick_kswin():
+        main()

@@ -9,8 +9,8 @@ key                meaning
 ``schema_version`` ``"1.0"``; a minor version only adds keys
 ``task``           of the app
 ``n_rows``         labelled rows of the test part
-``profile``        :class:`mlguard.data.profile.Profile` of the features, and of the score under
-                   ``"score"``
+``profile``        :class:`mlguard.data.profile.Profile` of the features, of the score under
+                   ``"score"``, and of all of them and the answers by group
 ``kinds``          kind of each of them
 ``loss``           ``name`` (``"error"``: 0 or 1 a row; ``"absolute_error"``), ``n``, ``mean`` of
                    the loss in [0, 1], ``n_errors`` of errors, and ``scale``: the absolute
@@ -64,6 +64,7 @@ def reference_document(subject: Subject) -> dict[str, Any]:
     """
     import numpy as np
 
+    from mlguard.data.joint import class_name
     from mlguard.data.profile import SCORE, FeatureProfile, Profile
 
     rows, truth = subject.labelled, subject.truth
@@ -92,7 +93,13 @@ def reference_document(subject: Subject) -> dict[str, Any]:
         "schema_version": SCHEMA_VERSION,
         "task": subject.settings.app.task,
         "n_rows": len(rows),
-        "profile": Profile.reference(columns, kinds).to_json(),
+        "profile": Profile.reference(
+            columns,
+            kinds,
+            groups=_named_groups(subject),
+            answers=() if regression else [class_name(one) for one in answers.labels.tolist()],
+            classes=[class_name(_json(one)) for one in classes or ()],
+        ).to_json(),
         "kinds": kinds,
         "loss": {**_figures(loss, regression=regression), "scale": scale},
         "groups": _groups(subject, loss, answers.labels, classes),
@@ -155,6 +162,21 @@ def _columns(subject: Subject) -> tuple[dict[str, Any], dict[str, Any]]:
     return columns, kinds
 
 
+def _attributes(subject: Subject) -> list[str]:
+    settings = subject.settings
+    names = [*settings.monitor.fairness.by, *settings.data.sensitive]
+    names += settings.gate.fairness.columns
+    return [one for one in dict.fromkeys(names) if one in subject.labelled.columns]
+
+
+def _named_groups(subject: Subject) -> dict[str, list[str | None]]:
+    """Return each row's group by attribute, those that the monitors judge first."""
+    return {
+        name: [None if one is None else str(one) for one in attribute(subject.labelled, name)]
+        for name in _attributes(subject)
+    }
+
+
 def _figures(loss: np.ndarray, *, regression: bool) -> dict[str, Any]:
     figures: dict[str, Any] = {
         "name": "absolute_error" if regression else "error",
@@ -170,13 +192,7 @@ def _groups(
     from mlguard.stats.rates import Confusion, group_codes
 
     found: dict[str, dict[str, Any]] = {}
-    settings = subject.settings
-    columns = dict.fromkeys(
-        [*settings.data.sensitive, *settings.gate.fairness.columns, *settings.monitor.fairness.by]
-    )
-    for column in columns:
-        if column not in subject.labelled.columns:
-            continue
+    for column in _attributes(subject):
         values = attribute(subject.labelled, column)
         names, codes = group_codes(values)
         found[column] = {

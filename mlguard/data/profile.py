@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import repeat
 from typing import Any, Literal, Self
@@ -23,6 +23,7 @@ from typing import Any, Literal, Self
 import numpy as np
 import numpy.typing as npt
 
+from mlguard.data.joint import ANSWER, ATTRIBUTES, Joint, JointCounts, merged
 from mlguard.data.schema import Kind
 from mlguard.results import finite_or_none
 
@@ -218,9 +219,7 @@ class FeatureProfile:
             places.update(dict.fromkeys(self.rare, unseen - 1))
             places.update({key: place for place, key in enumerate(self.categories)})
             places[None] = -1
-        column: Any = values if isinstance(values, (list, tuple)) else np.asarray(values).tolist()
-        if not set(map(type, column)) <= {str, type(None)}:
-            column = _texts(values)
+        column = _plain_texts(values)
         return np.fromiter(map(places.get, column, repeat(unseen)), np.int64, len(column))
 
     def counted(
@@ -333,11 +332,15 @@ class Profile:
     n_unusual : int
         Rows with a value that is unlike the reference: outside its range, a category that it
         never had, or missing where it never was.  Scores are not looked at.
+    joint : dict of str to dict of str to JointCounts
+        For each attribute the columns, scores and answers counted by group; empty where that
+        was not counted.
     """
 
     features: dict[str, FeatureProfile] = field(default_factory=dict)
     n_rows: int = 0
     n_unusual: int = 0
+    joint: Joint = field(default_factory=dict)
 
     def __getitem__(self, name: str) -> FeatureProfile:
         return self.features[name]
@@ -345,7 +348,11 @@ class Profile:
     def only(self, names: Collection[str]) -> Self:
         """Return the same counts of some of the columns; names that it lacks are ignored."""
         kept = {name: one for name, one in self.features.items() if name in names}
-        return type(self)(kept, self.n_rows, self.n_unusual)
+        joint = {
+            attribute: {name: one for name, one in columns.items() if name in names}
+            for attribute, columns in self.joint.items()
+        }
+        return type(self)(kept, self.n_rows, self.n_unusual, joint)
 
     def without_scores(self) -> Self:
         """Return the same counts of the inputs alone."""
@@ -353,7 +360,13 @@ class Profile:
 
     @classmethod
     def reference(
-        cls, columns: Mapping[str, npt.ArrayLike], kinds: Mapping[str, Kind] | None = None
+        cls,
+        columns: Mapping[str, npt.ArrayLike],
+        kinds: Mapping[str, Kind] | None = None,
+        *,
+        groups: Mapping[str, Sequence[str | None]] | None = None,
+        answers: Sequence[str] = (),
+        classes: Sequence[str] = (),
     ) -> Self:
         """Make the grids from a reference table and summarise it.
 
@@ -363,6 +376,13 @@ class Profile:
             The reference, by column.
         kinds : mapping of str to Kind, optional
             Kind of each column; one that is not named is a number.
+        groups : mapping of str to sequence of str or None, optional
+            Each row's group by attribute; the first :data:`~mlguard.data.joint.ATTRIBUTES` are
+            counted.
+        answers : sequence of str
+            The class that each row was answered with; none of a regression.
+        classes : sequence of str
+            All classes, the most important last.
 
         Raises
         ------
@@ -375,9 +395,28 @@ class Profile:
             name: FeatureProfile.reference(values, given.get(name, "number"))
             for name, values in columns.items()
         }
-        return cls(features, n_rows)
+        joint: Joint = {}
+        for attribute, named in list((groups or {}).items())[:ATTRIBUTES]:
+            joint[attribute] = {
+                name: JointCounts.reference(
+                    _numbers(values) if features[name].shape == "number" else _texts(values),
+                    named,
+                    names=_most_frequent(features[name]),
+                )
+                for name, values in columns.items()
+            }
+            if len(answers):
+                known = list(reversed(classes)) or sorted(set(answers))
+                joint[attribute][ANSWER] = JointCounts.reference(answers, named, names=known)
+        return cls(features, n_rows, 0, joint)
 
-    def summarise(self, columns: Mapping[str, npt.ArrayLike]) -> Self:
+    def summarise(
+        self,
+        columns: Mapping[str, npt.ArrayLike],
+        *,
+        groups: Mapping[str, Sequence[str | None]] | None = None,
+        answers: Sequence[str | None] | None = None,
+    ) -> Self:
         """Summarise other rows on the same grids.
 
         Parameters
@@ -385,6 +424,10 @@ class Profile:
         columns : mapping of str to array_like of shape (n_rows,)
             Columns that the reference does not have are ignored; a column that is absent
             counts as missing in every row.
+        groups : mapping of str to sequence of str or None, optional
+            Each row's group by attribute.  Default: nothing is counted by group.
+        answers : sequence of str or None, optional
+            The class that each row was answered with; None where the model did not answer.
 
         Raises
         ------
@@ -399,7 +442,36 @@ class Profile:
             features[name], odd = one.count(columns.get(name, absent))
             if name in columns and name != SCORE:
                 unusual |= odd
-        return type(self)(features, n_rows, int(unusual.sum()))
+        joint = {} if groups is None else self._jointly(columns, groups, answers, n_rows)
+        return type(self)(features, n_rows, int(unusual.sum()), joint)
+
+    def _jointly(
+        self,
+        columns: Mapping[str, npt.ArrayLike],
+        groups: Mapping[str, Sequence[str | None]],
+        answers: Sequence[str | None] | None,
+        n_rows: int,
+    ) -> Joint:
+        nobody = [None] * n_rows
+        cells: dict[str, npt.NDArray[np.int64]] = {}
+        found: Joint = {}
+        for attribute, by_column in self.joint.items():
+            codes: npt.NDArray[np.int64] | None = None
+            found[attribute] = {}
+            for name, one in by_column.items():
+                codes = one.codes(groups.get(attribute, nobody)) if codes is None else codes
+                if name not in cells:
+                    # A column has the same cells for every attribute.
+                    values: Any = columns.get(name)
+                    if name == ANSWER and name not in self.features:
+                        values = nobody if answers is None else answers
+                    elif values is None:
+                        values = nobody
+                    elif one.names is not None:
+                        values = _plain_texts(values)
+                    cells[name] = one.cells(_numbers(values) if one.names is None else values)
+                found[attribute][name] = one.summarise(cells[name], codes)
+        return found
 
     def merge(self, other: Self) -> Self:
         """Return the summary of both parts together.
@@ -412,12 +484,23 @@ class Profile:
         if self.features.keys() != other.features.keys():
             raise ValueError("two summaries merge only with the same columns")
         features = {name: one.merge(other.features[name]) for name, one in self.features.items()}
-        return type(self)(features, self.n_rows + other.n_rows, self.n_unusual + other.n_unusual)
+        return type(self)(
+            features,
+            self.n_rows + other.n_rows,
+            self.n_unusual + other.n_unusual,
+            merged(self.joint, other.joint),
+        )
 
     def to_json(self) -> dict[str, Any]:
         """Return the profile as strict JSON values."""
         features = {name: one.to_json() for name, one in self.features.items()}
-        return {"n_rows": self.n_rows, "n_unusual": self.n_unusual, "features": features}
+        document = {"n_rows": self.n_rows, "n_unusual": self.n_unusual, "features": features}
+        if self.joint:
+            document["joint"] = {
+                attribute: {name: one.to_json() for name, one in columns.items()}
+                for attribute, columns in self.joint.items()
+            }
+        return document
 
     @classmethod
     def from_json(cls, document: Mapping[str, Any]) -> Self:
@@ -425,7 +508,11 @@ class Profile:
         features = {
             name: FeatureProfile.from_json(one) for name, one in document["features"].items()
         }
-        return cls(features, document["n_rows"], document.get("n_unusual", 0))
+        joint = {
+            attribute: {name: JointCounts.from_json(one) for name, one in columns.items()}
+            for attribute, columns in document.get("joint", {}).items()
+        }
+        return cls(features, document["n_rows"], document.get("n_unusual", 0), joint)
 
 
 def _length(columns: Mapping[str, npt.ArrayLike]) -> int:
@@ -476,3 +563,17 @@ def _texts(values: npt.ArrayLike) -> list[str | None]:
     column: list[Any] = np.asarray(values, dtype=object).tolist()
     # NaN is the one value that differs from itself.
     return [None if one is None or one != one else str(one) for one in column]
+
+
+def _plain_texts(values: npt.ArrayLike) -> Sequence[str | None]:
+    """Return a column as :func:`_texts` does, as it stands where it holds nothing but texts."""
+    column: Any = values if isinstance(values, (list, tuple)) else np.asarray(values).tolist()
+    return column if set(map(type, column)) <= {str, type(None)} else _texts(values)
+
+
+def _most_frequent(one: FeatureProfile) -> list[str] | None:
+    """Return the named categories of a column, the most frequent first; None for a number."""
+    if one.shape == "number":
+        return None
+    order = np.argsort(-one.counts[: len(one.categories)], kind="stable")
+    return [one.categories[place] for place in order]

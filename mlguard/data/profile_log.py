@@ -32,7 +32,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
+from mlguard.data.joint import ANSWER, Joint, class_name
 from mlguard.data.log_columns import NamedColumn
 from mlguard.data.profile import SCORE, FeatureProfile, Profile
 from mlguard.results import finite_or_none
@@ -100,6 +102,10 @@ def grid_name(grid: Profile) -> str:
         digest.update(f"{name}\0{one.shape}\0{one.shift!r}\0".encode())
         digest.update(one.edges.tobytes())
         digest.update("\0".join((*one.categories, "", *sorted(one.rare))).encode())
+    for attribute, columns in sorted(grid.joint.items()):
+        for name, counts in sorted(columns.items()):
+            told = (attribute, name, *counts.groups, "", *(counts.names or ()))
+            digest.update("\0".join(told).encode() + counts.edges.tobytes())
     return digest.hexdigest()[:16]
 
 
@@ -152,7 +158,15 @@ class ProfileWriter:
         self._score = counts_score and SCORE not in {one.name for one in features}
         if not self._score:
             self._places.pop(SCORE, None)
-        self._grid = grid.only({*self._places, *((SCORE,) if self._score else ())})
+        counted = {*self._places, *((SCORE,) if self._score else ())}
+        if "output" not in redact:
+            counted.add(ANSWER)
+        self._grid = grid.only(counted)
+        # What callers say of a row is not counted either where nobody is to know it.
+        for attribute in [one for one in self._grid.joint if {one, "groups"} & set(redact)]:
+            del self._grid.joint[attribute]
+        places = {one.name: place for place, one in enumerate(features)}
+        self._attributes = {one: places.get(one) for one in self._grid.joint}
         self._name = grid_name(grid)
         self._open: _Open | None = None
         self._number = 0
@@ -167,6 +181,8 @@ class ProfileWriter:
         rows: Sequence[Any],
         scores: Sequence[float | None],
         valid: Sequence[bool],
+        groups: Sequence[Mapping[str, str] | None] | None = None,
+        answers: Sequence[Any] | None = None,
     ) -> None:
         """Count rows of one generation, in the order in which they were answered.
 
@@ -178,15 +194,20 @@ class ProfileWriter:
             The version's scores.
         valid : sequence of bool
             Which rows are counted; of the others only that they were there.
+        groups : sequence of mapping or None, optional
+            What the callers said of each row, by attribute; what they did not say is looked for
+            among the row's own cells.
+        answers : sequence, optional
+            What each was answered; None where it was the default output.
         """
         if self._open is not None and self._open.generation != generation:
             self.close_slice()
-        if all(valid):
-            kept, given = rows, scores
-        else:
+        nothing: Sequence[Any] = [None] * len(rows)
+        columns: list[Sequence[Any]] = [rows, scores, groups or nothing, answers or nothing]
+        if not all(valid):
             chosen = [place for place, one in enumerate(valid) if one]
-            kept, given = [rows[place] for place in chosen], [scores[place] for place in chosen]
-        counted = self._counted(kept, given)
+            columns = [[column[place] for place in chosen] for column in columns]
+        counted = self._counted(*columns)
         if self._open is None:
             self._open = _Open(generation, times[0], times[-1], self._clock(), 0, counted)
         else:
@@ -195,19 +216,31 @@ class ProfileWriter:
         self._open.start = min(self._open.start, *times)
         self._open.end = max(self._open.end, *times)
 
-    def _counted(self, rows: Sequence[Any], scores: Sequence[float | None]) -> Profile:
-        if not len(rows):
-            return self._grid.summarise({name: [] for name in self._grid.features})
-        by_place: Sequence[Any]
-        if isinstance(rows, np.ndarray):
-            by_place = rows.T
-        else:
-            cells = rows if isinstance(rows[0], (list, tuple)) else [(one,) for one in rows]
-            by_place = list(zip(*cells, strict=True))
+    def _counted(
+        self,
+        rows: Sequence[Any],
+        scores: Sequence[float | None],
+        groups: Sequence[Mapping[str, str] | None],
+        answers: Sequence[Any],
+    ) -> Profile:
+        if not rows:
+            nothing: dict[str, list[Any]] = {name: [] for name in self._grid.features}
+            return self._grid.summarise(nothing, groups={one: [] for one in self._attributes})
+        cells = rows if isinstance(rows[0], (list, tuple)) else [(one,) for one in rows]
+        by_place = list(zip(*cells, strict=True))
         columns: dict[str, Any] = {name: by_place[at] for name, at in self._places.items()}
         if self._score:
             columns[SCORE] = [math.nan if one is None else one for one in scores]
-        return self._grid.summarise(columns)
+        if not self._attributes:
+            return self._grid.summarise(columns)
+        return self._grid.summarise(
+            columns,
+            groups={
+                attribute: _named(attribute, groups, None if at is None else by_place[at])
+                for attribute, at in self._attributes.items()
+            },
+            answers=[None if one is None else class_name(one) for one in answers],
+        )
 
     def flush(self, *, refused: int = 0) -> int:
         """Write the open slice if it is time; return how many refused requests it took up."""
@@ -265,6 +298,16 @@ class ProfileWriter:
             self._write(b"")
         except OSError as error:
             self.last_error = f"{type(error).__name__}: {error}"
+
+
+def _named(
+    attribute: str, groups: Sequence[Mapping[str, str] | None], cells: Sequence[Any] | None
+) -> list[str | None]:
+    """Return each row's group; what the caller said wins over an input of that name."""
+    found = [None if one is None else one.get(attribute) for one in groups]
+    if cells is not None:
+        found = [cell if said is None else said for said, cell in zip(found, cells, strict=True)]
+    return [None if one is None else str(one) for one in found]
 
 
 @dataclass(slots=True)
@@ -355,9 +398,7 @@ def _packed(profile: Profile) -> dict[str, Any]:
         "n_unusual": profile.n_unusual,
         "features": {
             name: {
-                "counts": base64.b64encode(
-                    zlib.compress(one.counts.astype("<i8").tobytes(), 1)
-                ).decode("ascii"),
+                "counts": _shrunk(one.counts),
                 "missing": one.missing,
                 "total": finite_or_none(one.total),
                 "squares": finite_or_none(one.squares),
@@ -366,16 +407,26 @@ def _packed(profile: Profile) -> dict[str, Any]:
             }
             for name, one in profile.features.items()
         },
+        "joint": {
+            attribute: {name: _shrunk(one.counts) for name, one in columns.items()}
+            for attribute, columns in profile.joint.items()
+        },
     }
+
+
+def _shrunk(counts: npt.NDArray[np.int64]) -> str:
+    return base64.b64encode(zlib.compress(counts.astype("<i8").tobytes(), 1)).decode("ascii")
+
+
+def _grown(text: str, shape: tuple[int, ...]) -> npt.NDArray[np.int64]:
+    return np.frombuffer(zlib.decompress(base64.b64decode(text)), "<i8").reshape(shape)
 
 
 def _unpacked(document: Mapping[str, Any], grid: Profile) -> Profile:
     features: dict[str, FeatureProfile] = {}
     for name, one in document["features"].items():
         like = grid[name]
-        counts = np.frombuffer(zlib.decompress(base64.b64decode(one["counts"])), "<i8")
-        if counts.shape != like.counts.shape:
-            raise ValueError(f"{name} was counted on another grid")
+        counts = _grown(one["counts"], like.counts.shape)
         features[name] = like.counted(
             counts.astype(np.int64),
             missing=int(one["missing"]),
@@ -384,4 +435,12 @@ def _unpacked(document: Mapping[str, Any], grid: Profile) -> Profile:
             low=math.inf if one["low"] is None else one["low"],
             high=-math.inf if one["high"] is None else one["high"],
         )
-    return Profile(features, int(document["n_rows"]), int(document["n_unusual"]))
+    joint: Joint = {}
+    for attribute, columns in document.get("joint", {}).items():
+        joint[attribute] = {}
+        for name, text in columns.items():
+            empty = grid.joint[attribute][name]
+            joint[attribute][name] = empty.counted(
+                _grown(text, empty.counts.shape).astype(np.int64)
+            )
+    return Profile(features, int(document["n_rows"]), int(document["n_unusual"]), joint)

@@ -15,12 +15,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mlguard.config import AppSettings, ProjectSettings
+from mlguard.data.joint import class_name
 from mlguard.deploy.backtest_rows import Answered, answered
 from mlguard.deploy.backtest_story import picture, story
 from mlguard.deploy.outcome import SCHEMA_VERSION
 from mlguard.deploy.rehearsal import Heard, Rehearsal, untimed, with_window
 from mlguard.errors import UsageError
-from mlguard.monitors.losses import class_name, reference_scale, row_losses
+from mlguard.monitors.losses import reference_scale, row_losses
 from mlguard.policy import Level
 from mlguard.results import strict
 from mlguard.stats.run_length import block_needed, kept_run_length, proven_correlation

@@ -15,7 +15,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from mlguard.monitors.losses import class_name
+from mlguard.data.joint import class_name
 from mlguard.monitors.window import WindowData
 from mlguard.stats.sequential import BETS
 

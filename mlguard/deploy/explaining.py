@@ -22,7 +22,8 @@ import numpy as np
 import numpy.typing as npt
 
 from mlguard.config import AppSettings
-from mlguard.monitors.losses import class_name, reference_scale, row_losses
+from mlguard.data.joint import class_name
+from mlguard.monitors.losses import reference_scale, row_losses
 from mlguard.monitors.window import WindowData, window_data
 from mlguard.results import MonitorResult
 from mlguard.stats.shift import PARTS, Share, segment_parts, shift_parts

@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mlguard.config import AppSettings
+from mlguard.data.joint import class_name
 from mlguard.deploy.incident_rows import IncidentRows
 from mlguard.errors import RefusedError, UndecidedError, UsageError
 from mlguard.models.bundle import Manifest
 from mlguard.models.schema import InputSchema
 from mlguard.models.thresholds import GroupThresholds
-from mlguard.monitors.losses import class_name
 from mlguard.monitors.window import WindowData
 from mlguard.wording import count, listed
 

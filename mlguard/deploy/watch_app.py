@@ -91,8 +91,8 @@ class AppWatch:
                 n_rows, n_labels = self._seen(active), self._labels_taken(active, name)
             elif monitor.clock == "labels":
                 n_rows, n_labels = self._seen(active), self._judge_labelled(monitor, name, active)
-            elif isinstance(monitor, Profiled) and self.log.has_slices(self.app, active.id):
-                n_rows, n_labels = self._judge_profiles(monitor, name, active), 0
+            elif self._by_profiles(monitor, active):
+                n_rows, n_labels = self._judge_profiles(cast("Profiled", monitor), name, active), 0
             else:
                 n_rows, n_labels = self._judge_rows(monitor, name, active), 0
             conditions[name] = self._condition(monitor, name, n_rows=n_rows, n_labels=n_labels)
@@ -192,6 +192,14 @@ class AppWatch:
         ):
             self.memory.store(key, place.to_json())
         return int(stretch.rows.num_rows) or int(self._lately(name, table))
+
+    def _by_profiles(self, monitor: Monitor, active: Version) -> bool:
+        """Whether a monitor of rows is asked about counts instead."""
+        return (
+            isinstance(monitor, Profiled)
+            and monitor.profiled
+            and self.log.has_slices(self.app, active.id)
+        )
 
     def _judge_profiles(self, monitor: Profiled, name: str, active: Version) -> int:
         """Judge the windows of profiles that closed; return how many rows were seen lately."""

@@ -22,8 +22,8 @@ import numpy as np
 import numpy.typing as npt
 
 from mlguard.config import AppSettings, PredictionDriftMonitor
+from mlguard.data.joint import class_name
 from mlguard.monitors.data_drift import N_MIN, excess, monitor_verdict
-from mlguard.monitors.losses import class_name
 from mlguard.monitors.maturity import immature
 from mlguard.monitors.sources import suspect
 from mlguard.monitors.window import WindowData

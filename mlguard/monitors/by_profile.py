@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
 from mlguard.config import AppSettings, WindowedMonitor
 from mlguard.monitors.window import WindowData
@@ -29,6 +29,9 @@ class ByProfile(Generic[Settings]):
     app : AppSettings
         The app that is watched.
     """
+
+    #: Whatever the reference: where it has no profile, that is what is said.
+    profiled: ClassVar[bool] = True
 
     def __init__(self, settings: Settings, reference: Mapping[str, Any], app: AppSettings) -> None:
         self.settings = settings

@@ -21,7 +21,7 @@ import numpy.typing as npt
 from scipy.special import ndtri
 
 from mlguard.config import AppSettings, EstimatedPerformanceMonitor
-from mlguard.monitors.losses import class_name
+from mlguard.data.joint import class_name
 from mlguard.monitors.maturity import immature
 from mlguard.monitors.window import WindowData
 from mlguard.results import Measurement, MonitorResult, Verdict

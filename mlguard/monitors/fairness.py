@@ -5,7 +5,9 @@ pair of groups, minimum sizes, three-valued.  Groups come from what callers say 
 (``"groups"``) or from the inputs themselves; rows that say nothing of an attribute are left out
 of its comparison and counted.
 
-``selection_rate`` needs no labels and is judged on windows of answers; every other metric is
+``selection_rate`` needs no labels and is judged on windows of answers: on counts of answers by
+group, where servers keep them (:mod:`mlguard.data.joint`; groups that the reference does not name
+stand together there), else on rows.  Every other metric is
 judged on windows of labelled answers, in the order in which the labels arrive.
 
 Where a ``floor`` is given, a second finding of each attribute says whether the metric of every
@@ -21,14 +23,15 @@ import numpy as np
 import numpy.typing as npt
 
 from mlguard.config import AppSettings, FairnessMonitor
-from mlguard.monitors.losses import class_name, row_losses
+from mlguard.data.joint import ANSWER, JointCounts, class_name
+from mlguard.monitors.losses import row_losses
 from mlguard.monitors.maturity import immature
 from mlguard.monitors.sources import suspect
-from mlguard.monitors.window import WindowData
-from mlguard.results import Measurement, MonitorResult, Verdict
+from mlguard.monitors.window import ProfileWindow, WindowData
+from mlguard.results import Measurement, MonitorResult, Verdict, Window
 from mlguard.stats.comparison import Summary
 from mlguard.stats.groups import GapJudgement, judge_gap, judge_mean_gap
-from mlguard.stats.rates import RateMetric, group_losses, group_rates
+from mlguard.stats.rates import Rate, RateMetric, group_losses, group_rates
 from mlguard.wording import SMALL_GROUP
 
 #: How the check that a floor makes is named: ``fairness.accuracy_floor``.
@@ -64,28 +67,72 @@ class FairnessGap:
         # Scores are of the second of two classes, and that is the one that rates are about.
         self.positive = class_name(classes[1] if len(classes) == 2 else 1)
 
-    def judge(self, window: WindowData) -> list[MonitorResult]:
-        """Judge a closed window: one result for each attribute, two where there is a floor."""
+        self.joint = ((reference.get("profile") or {}).get("joint")) or {}
+
+    @property
+    def profiled(self) -> bool:
+        """Whether answers are counted by all groups that are compared."""
+        return self.clock == "rows" and all(
+            self.positive in (self.joint.get(one, {}).get(ANSWER) or {"names": ()})["names"]
+            for one in self.attributes
+        )
+
+    def _limits(self) -> list[tuple[str, float, Summary]]:
         metric, floor = self.settings.metric, self.settings.floor
         limits: list[tuple[str, float, Summary]] = [
             (f"fairness.{metric}_difference", self.settings.at_most, "difference")
         ]
         if floor is not None:
             limits.append((f"fairness.{metric}{FLOOR}", floor, "group_min"))
+        return limits
+
+    def judge(self, window: WindowData) -> list[MonitorResult]:
+        """Judge a closed window: one result for each attribute, two where there is a floor."""
         return [
-            self._attribute(window, name, *limit) for limit in limits for name in self.attributes
+            self._attribute(window, name, *limit)
+            for limit in self._limits()
+            for name in self.attributes
         ]
+
+    def judge_profile(self, window: ProfileWindow) -> list[MonitorResult]:
+        """Judge a closed window by its counts of answers, as :meth:`judge` does by rows."""
+        results = []
+        for check, limit, aggregate in self._limits():
+            for name in self.attributes:
+                joint = {} if window.profile is None else window.profile.joint.get(name, {})
+                rates, unknown = self._rates(joint.get(ANSWER))
+                facts = self._facts(window.version, window.window, name, check, limit)
+                judged = judge_gap(rates, **self._rules(limit, aggregate)) if rates else None
+                results.append(self._told(judged, facts, unknown))
+        return results
+
+    def _rates(self, counted: JointCounts | None) -> tuple[dict[str, Rate], int]:
+        """Return how often each group is selected, and how many rows name none."""
+        if counted is None or counted.names is None:
+            return {}, 0
+        place = counted.names.index(self.positive)
+        rates = {
+            name: Rate(successes=int(row[place]), n=int(row.sum()))
+            for name, row in counted.of_groups().items()
+        }
+        return {name: one for name, one in rates.items() if one.n}, counted.n_unknown
+
+    @staticmethod
+    def _facts(
+        version: str, window: Window, attribute: str, check: str, limit: float
+    ) -> dict[str, Any]:
+        return {
+            "id": check,
+            "subject": attribute,
+            "version": version,
+            "window": window,
+            "limit": limit,
+        }
 
     def _attribute(
         self, window: WindowData, attribute: str, check: str, limit: float, aggregate: Summary
     ) -> MonitorResult:
-        facts: dict[str, Any] = {
-            "id": check,
-            "subject": attribute,
-            "version": window.version,
-            "window": window.window,
-            "limit": limit,
-        }
+        facts = self._facts(window.version, window.window, attribute, check, limit)
         if self.clock == "labels":
             unripe = immature(
                 check,
@@ -108,17 +155,32 @@ class FairnessGap:
         known = np.array([one is not None for one in groups], dtype=bool)
         unknown = int((~known).sum())
         judged = self._judged(window, groups, known, limit=limit, aggregate=aggregate)
-        if judged is None:
-            return MonitorResult(
-                verdict=Verdict.INCONCLUSIVE,
-                summary=f"no row that can be judged says its {attribute}",
-                reason="few",
-                n=0,
-                n_min=self.settings.min_group_size,
-                next_step=f'send "groups": {{"{attribute}": …}} with each request',
-                **facts,
-            )
-        return self._result(judged, facts, unknown)
+        return self._told(judged, facts, unknown)
+
+    def _told(
+        self, judged: GapJudgement | None, facts: dict[str, Any], unknown: int
+    ) -> MonitorResult:
+        if judged is not None:
+            return self._result(judged, facts, unknown)
+        attribute = facts["subject"]
+        return MonitorResult(
+            verdict=Verdict.INCONCLUSIVE,
+            summary=f"no row that can be judged says its {attribute}",
+            reason="few",
+            n=0,
+            n_min=self.settings.min_group_size,
+            next_step=f'send "groups": {{"{attribute}": …}} with each request',
+            **facts,
+        )
+
+    def _rules(self, limit: float, aggregate: Summary) -> dict[str, Any]:
+        return {
+            "limit": limit,
+            "aggregate": aggregate,
+            "min_group_size": self.settings.min_group_size,
+            "confidence_level": self.settings.confidence_level,
+            "family_error": self.settings.family_error / max(1, len(self.attributes)),
+        }
 
     def _judged(
         self,
@@ -129,13 +191,7 @@ class FairnessGap:
         limit: float,
         aggregate: Summary,
     ) -> GapJudgement | None:
-        shared: dict[str, Any] = {
-            "limit": limit,
-            "aggregate": aggregate,
-            "min_group_size": self.settings.min_group_size,
-            "confidence_level": self.settings.confidence_level,
-            "family_error": self.settings.family_error / max(1, len(self.attributes)),
-        }
+        shared = self._rules(limit, aggregate)
         answered = known & window.valid & ~window.default
         if self.settings.metric == "mean_absolute_error":
             return self._mean_gap(window, groups, known, shared)

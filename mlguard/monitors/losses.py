@@ -17,6 +17,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from mlguard.data.joint import class_name
 from mlguard.errors import UsageError
 from mlguard.monitors.window import WindowData
 from mlguard.stats.sequential import reference_bound
@@ -71,15 +72,6 @@ def loss(output: Any, label: Any, *, task: Task, scale: float = 1.0, clip: bool 
 def same_class(output: Any, label: Any) -> bool:
     """Whether an answer and a label name one class, however each was written."""
     return bool(output == label) or class_name(output) == class_name(label)
-
-
-def class_name(value: Any) -> str:
-    """Return the one way to write a class, so that ``1``, ``1.0`` and ``"1"`` are one."""
-    if isinstance(value, bool):
-        return str(value)
-    if isinstance(value, float) and value.is_integer():
-        return str(int(value))
-    return str(value)
 
 
 def reference_scale(reference: Mapping[str, Any]) -> float:

@@ -56,6 +56,10 @@ class Sequential(Monitor, Protocol):
 class Profiled(Protocol):
     """A monitor of rows that needs no rows where servers keep profiles of them."""
 
+    @property
+    def profiled(self) -> bool:
+        """Whether it can judge by what is counted on the grid of this version's reference."""
+
     def judge_profile(self, window: ProfileWindow) -> list[MonitorResult]:
         """Judge a closed window by what was counted of it."""
 

@@ -31,6 +31,8 @@ class Counter(Protocol):
         rows: Sequence[Any],
         scores: Sequence[float | None],
         valid: Sequence[bool],
+        groups: Sequence[Any],
+        answers: Sequence[Any],
     ) -> None:
         """Count rows of one generation."""
 
@@ -103,6 +105,13 @@ class InputCounts:
                 rows=facts["row"][start:stop],
                 scores=facts["score"][start:stop],
                 valid=facts["valid"][start:stop],
+                groups=facts["groups"][start:stop],
+                answers=[
+                    None if default else output
+                    for output, default in zip(
+                        facts["output"][start:stop], facts["default"][start:stop], strict=True
+                    )
+                ],
             )
             start = stop
 

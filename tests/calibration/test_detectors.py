@@ -43,6 +43,20 @@ def test_delay_at_equal_measured_run_length(detectors, p0, p1):
     assert found.ratio <= 1.25
 
 
+def test_kswin_gives_the_same_alarms_when_its_tests_are_kept(detectors):
+    """The benchmark's quick KSWIN is river's own, alarm for alarm."""
+    pytest.importorskip("river")
+    peer = detectors.peers()["KSWIN"]
+    values = [
+        detectors.errors(0.1, 300, seed) + detectors.errors(0.6, 200, seed) for seed in (1, 2)
+    ]
+    slow = [detectors.first_alarm(peer.make(0.001), one) for one in values]
+    with detectors.quick_kswin():
+        quick = [detectors.first_alarm(peer.make(0.001), one) for one in values]
+    assert quick == slow
+    assert all(300 <= at < 500 for at in slow)
+
+
 def correlated(theta, rho, goal, *, block=1, repeats=200, cap=None, seed=0):
     """Run lengths of e-detectors on errors in runs, with the mean exactly at theta."""
     rng = np.random.default_rng(seed)

@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 
+from mlguard.data.joint import ANSWER
 from mlguard.data.log_columns import NamedColumn
 from mlguard.data.prediction_log import PredictionLog
 from mlguard.data.profile import SCORE, Profile
@@ -250,3 +251,41 @@ def test_a_numeric_feature_takes_little_room(tmp_path, grid):
     assert path.stat().st_size < 20 * 4096
     for name in columns:
         assert len(json.dumps(wide[name].to_json())) < 4096
+
+
+@pytest.mark.parametrize("redact", [(), ("sex",), ("groups",), ("output",)])
+def test_groups_and_answers_are_counted_together(tmp_path, redact):
+    """What callers say of a row, else its own cell; nothing of what is redacted."""
+    columns = table(400, 5)
+    named = {"sex": ["F", "M"] * 200, "job": columns["job"].tolist()}
+    grid = Profile.reference(
+        columns, KINDS, groups=named, answers=["0", "1"] * 200, classes=["0", "1"]
+    )
+    one = writer(tmp_path, grid, redact=redact)
+    n = 60
+    rows = [[40.0, "a", "2026-01-01T00:00:00"]] * n
+    said = [{"sex": "F"} if place % 3 else None for place in range(n)]
+    one.add(
+        generation=1,
+        times=[1.0] * n,
+        rows=rows,
+        scores=[0.5] * n,
+        valid=[place < 50 for place in range(n)],
+        groups=said,
+        answers=[1.0 if place % 2 else None for place in range(n)],
+    )
+    one.close_slice()
+    [found] = read_slices(tmp_path, grid)
+    joint = found.profile.joint
+    assert set(joint) == {"sex", "job"} - set(redact) - (
+        {"sex", "job"} if "groups" in redact else set()
+    )
+    for attribute, by_column in joint.items():
+        assert (ANSWER in by_column) == ("output" not in redact)
+        for counts in by_column.values():
+            assert counts.counts.sum() == 50
+            # Nobody's sex is known in every third row; everybody's job is a cell of the row.
+            assert counts.n_unknown == (17 if attribute == "sex" else 0)
+    if "sex" in joint and "output" not in redact:
+        by_answer = joint["sex"][ANSWER].of_groups()["F"]
+        assert by_answer.tolist() == [0, sum(p % 2 and p % 3 != 0 for p in range(50)), 0]

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 
 from mlguard.config import FairnessMonitor
+from mlguard.data.profile import Profile
 from mlguard.monitors.fairness import FairnessGap
-from mlguard.monitors.window import Coverage
+from mlguard.monitors.window import Coverage, ProfileWindow
 from mlguard.results import Verdict
 
 
@@ -74,6 +75,68 @@ def test_selection_rates_need_no_labels(make_window, app):
     [found] = monitor.judge(make_window(800, output=output, groups=groups(800)))
     assert found.verdict is Verdict.FAILED
     assert found.value == 1.0
+
+
+@pytest.mark.parametrize(("share", "verdict"), [(0.30, Verdict.PASSED), (0.55, Verdict.FAILED)])
+def test_selection_rates_by_counts_are_those_by_rows(make_window, app, share, verdict):
+    """Merged counts of sixteen servers and a table of all rows give one answer, floor and all."""
+    rng = np.random.default_rng(8)
+    n = 4000
+    women = np.arange(n) % 2 == 1
+    output = np.where(rng.random(n) < np.where(women, share, 0.3), "yes", "no")
+    default, valid = rng.random(n) < 0.05, rng.random(n) > 0.02
+    named = groups(n)
+    for place in range(0, n, 50):
+        named[place] = {}
+    rows = make_window(n, output=output.tolist(), groups=named, default=default, valid=valid)
+    grid = Profile.reference(
+        {"x": np.arange(20.0)},
+        {"x": "number"},
+        groups={"sex": ["F", "M"] * 10},
+        answers=["no", "yes"] * 10,
+        classes=["no", "yes"],
+    )
+    reference = {"classes": ["no", "yes"], "profile": grid.to_json()}
+    settings = FairnessMonitor(metric="selection_rate", floor=0.2)
+    monitor = FairnessGap(settings, reference, app)
+    assert monitor.profiled
+    whole = None
+    for part in range(16):
+        mine = [place for place in range(part, n, 16) if valid[place]]
+        counted = grid.summarise(
+            {"x": np.zeros(len(mine))},
+            groups={"sex": [named[place].get("sex") for place in mine]},
+            answers=[None if default[place] else str(output[place]) for place in mine],
+        )
+        whole = counted if whole is None else whole.merge(counted)
+    window = ProfileWindow(version="v1", window=rows.window, profile=whole)
+    by_counts, by_rows = monitor.judge_profile(window), monitor.judge(rows)
+    assert len(by_counts) == len(by_rows) == 2
+    assert by_counts[0].verdict is verdict
+    for one, other in zip(by_counts, by_rows, strict=True):
+        assert (one.name, one.verdict, one.value, one.interval) == (
+            *(other.name, other.verdict, other.value, other.interval),
+        )
+        assert one.measurements == other.measurements
+
+
+def test_without_counts_by_group_rows_are_judged(make_window, app):
+    """An older reference, a metric that needs labels, a class without a name: by rows."""
+    plain = {"classes": [0, 1], "profile": Profile.reference({"x": [1.0]}).to_json()}
+    selection = FairnessMonitor(metric="selection_rate")
+    assert not FairnessGap(selection, plain, app).profiled
+    assert not FairnessGap(selection, {"classes": [0, 1]}, app).profiled
+    grid = Profile.reference({"x": [1.0]}, groups={"sex": ["F"]}, answers=["0"], classes=["0", "1"])
+    counted = {"classes": [0, 1], "profile": grid.to_json()}
+    assert FairnessGap(selection, counted, app).profiled
+    assert not FairnessGap(FairnessMonitor(), counted, app).profiled
+    # A server of an older release counted this window without groups.
+    window = make_window(10).window
+    counts = grid.summarise({"x": [1.0]})
+    [found] = FairnessGap(selection, counted, app).judge_profile(
+        ProfileWindow(version="v1", window=window, profile=counts)
+    )
+    assert (found.verdict, found.reason) == (Verdict.INCONCLUSIVE, "few")
 
 
 def test_a_regression_is_compared_in_its_own_unit(make_window, app):
