@@ -41,10 +41,12 @@ from mlguard.serving.mirroring import Mirrors, as_read_by
 from mlguard.serving.query_ids import QueryIds
 from mlguard.serving.recall import Recall
 from mlguard.serving.recorder import Recorder
+from mlguard.serving.replica import VersionSpec
 from mlguard.serving.replying import Replies
 from mlguard.serving.routing import takes_canary
-from mlguard.serving.served_version import ServedVersion, VersionSpec
+from mlguard.serving.served_version import ServedVersion
 from mlguard.serving.tally import Tally
+from mlguard.serving.trying import repeats_itself
 
 __all__ = [
     "AppEngine",
@@ -171,7 +173,7 @@ class AppEngine:
     async def stands_by(self, version_id: int) -> bool:
         """Whether a version is loaded here and answers; False where that is not known now."""
         version = self.versions.get(version_id)
-        return version is not None and await version.repeats_itself()
+        return version is not None and await repeats_itself(version.replica, version.schema)
 
     def switch(self, route: Route) -> None:
         """Let another version answer from the next request on."""
@@ -277,7 +279,7 @@ class AppEngine:
             self.replies.give(version, [waiting])
             return waiting
         assert version is not None
-        if version.thresholds is not None:
+        if version.given.thresholds is not None:
             waiting.threshold = version.threshold_for(request, caller)
         if not version.admit(waiting):
             raise OverloadedError(

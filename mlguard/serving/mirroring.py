@@ -112,7 +112,7 @@ class Mirrors:
         origin = Origin(version.name, generation, (one.mirror, generation))
         shown = Waiting(request, [cells], version, origin, _nobody, [None], 1, now, deadline)
         shown.mirrors = one.query_id
-        if version.thresholds is not None:
+        if version.given.thresholds is not None:
             # Who had a threshold of their group came with a key.
             known = None if one.live.threshold is None else "known"
             shown.threshold = version.threshold_for(request, known)

@@ -14,6 +14,28 @@ from typing import Any, Protocol
 
 
 @dataclass(frozen=True, slots=True)
+class VersionSpec:
+    """A version to load.
+
+    Attributes
+    ----------
+    id : int
+        The registry's number; 0 never occurs.
+    name : str
+        As people call it.
+    manifest : dict
+        Its manifest as JSON.
+    model_path : str
+        File with its verified bytes.
+    """
+
+    id: int
+    name: str
+    manifest: dict[str, Any]
+    model_path: str
+
+
+@dataclass(frozen=True, slots=True)
 class ModelSpec:
     """What a replica loads, and how far it may go.
 

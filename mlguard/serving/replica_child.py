@@ -52,6 +52,8 @@ HEARTBEAT = LENGTH.pack(0)
 #: Most that a process at rest uses, as a share of the time.  Low: on a busy machine one that burns
 #: all it can get may not get much.
 _RESTED = 0.1
+#: Seconds between two looks at the resident size: no model fills its memory in so few.
+_LOOK_S = 0.02
 _PAGE_MIB = os.sysconf("SC_PAGE_SIZE") / 2**20
 
 
@@ -96,11 +98,27 @@ class Channel:
         return bytes(parts)
 
 
-def _rss_mib() -> float:
-    try:
-        return int(Path("/proc/self/statm").read_text("ascii").split()[1]) * _PAGE_MIB
-    except OSError:  # no /proc: the highest the process ever had stands in
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+class Resident:
+    """The resident size of this process, looked at now and then: a look costs as much as a row."""
+
+    def __init__(self) -> None:
+        self._mib = 0.0
+        self._at = -_LOOK_S
+
+    def mib(self) -> float:
+        """Return the size in MiB."""
+        now = time.monotonic()
+        if now - self._at >= _LOOK_S:
+            self._at = now
+            self._mib = self._look()
+        return self._mib
+
+    @staticmethod
+    def _look() -> float:
+        try:
+            return int(Path("/proc/self/statm").read_text("ascii").split()[1]) * _PAGE_MIB
+        except OSError:  # no /proc: the highest the process ever had stands in
+            return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
 
 
 class ProcessorTime:
@@ -134,6 +152,7 @@ def main(arguments: list[str]) -> None:
     # Ctrl-C is the supervisor's business: it stops its children in order.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     processor = ProcessorTime()
+    resident = Resident()
     channel = Channel(socket.socket(fileno=descriptor), processor.heartbeat)
     order = channel.receive()
     if order is None:
@@ -156,7 +175,7 @@ def main(arguments: list[str]) -> None:
     while (message := channel.receive()) is not None:
         number, rows = message
         processor.begin()
-        channel.send([number, *model.answer(rows), _rss_mib()])
+        channel.send([number, *model.answer(rows), resident.mib()])
 
 
 if __name__ == "__main__":

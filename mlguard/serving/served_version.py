@@ -8,8 +8,9 @@ Rules
    timer watches over all that wait: they expire in the order they came, for their time is equal.
 3. Where the model runs beside the event loop, one batch runs in a turn of it, so that sockets
    are read in between.
-4. The model's process never hears of a group.  Where a version has thresholds per group, its
-   answer is taken anew from the score here, for callers whose key is known.
+4. Where the model runs in a process of its own, the next batch is handed over a few turns of the
+   loop after the last one came back: callers who were answered together ask again together.
+   Without that batches are half as large, and most of what a small one costs is the call.
 """
 
 from __future__ import annotations
@@ -18,21 +19,18 @@ import asyncio
 import dataclasses
 import time
 from collections import deque
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from mlguard.models.bundle import Manifest
 from mlguard.models.schema import InputSchema
-from mlguard.models.thresholds import GroupThresholds
-from mlguard.models.uncertainty import Uncertainty
 from mlguard.serving.admission import Waiting
 from mlguard.serving.answers import CRASHES, SLO_MISSED, UNUSUAL_ROW, Answer, as_output
 from mlguard.serving.batching import AdaptiveBatcher
+from mlguard.serving.given import Given
 from mlguard.serving.inprocess import InProcessReplica
 from mlguard.serving.inputs import PredictRequest, RowReader
-from mlguard.serving.model_runner import made_up
 from mlguard.serving.recorder import LogTarget
-from mlguard.serving.replica import BatchAnswer, ModelSpec, Replica
+from mlguard.serving.replica import BatchAnswer, ModelSpec, Replica, VersionSpec
 from mlguard.serving.replicas import ReplicaPool
 from mlguard.serving.row_cache import RowCache
 from mlguard.serving.row_check import RowCheck, in_words
@@ -41,35 +39,13 @@ if TYPE_CHECKING:
     from mlguard.config import AppSettings
     from mlguard.serving.engine import AppEngine
 
-#: Longest that a made-up row is waited for; what takes longer is tried elsewhere.
-_ASK_S = 1.0
+#: Turns of the loop that the next batch waits after one came back from a process (rule 4).
+_TURNS = 3
 #: A process is stuck after this many SLOs, but not before a second.
 _STUCK_SLOS = 10
 _MIB = 2**20
 #: Event loops keep time in whole milliseconds: what is due within one is due.
 _TICK_S = 0.001
-
-
-@dataclass(frozen=True, slots=True)
-class VersionSpec:
-    """A version to load.
-
-    Attributes
-    ----------
-    id : int
-        The registry's number; 0 never occurs.
-    name : str
-        As people call it.
-    manifest : dict
-        Its manifest as JSON.
-    model_path : str
-        File with its verified bytes.
-    """
-
-    id: int
-    name: str
-    manifest: dict[str, Any]
-    model_path: str
 
 
 class ServedVersion:
@@ -86,10 +62,7 @@ class ServedVersion:
     def __init__(self, app: AppEngine, spec: VersionSpec) -> None:
         self.spec = spec
         self.schema = InputSchema.from_json(spec.manifest["input_schema"])
-        self.thresholds = GroupThresholds.of(spec.manifest.get("thresholds", {}))
-        self.uncertainty = Uncertainty.of(spec.manifest)
-        #: Whether an answer depends on more than what the model said of its row.
-        self._particular = self.thresholds is not None or self.uncertainty is not None
+        self.given = Given(spec.manifest, self.schema)
         self._app = app
         self._loop = asyncio.get_running_loop()
         self._scheduled = False
@@ -130,8 +103,10 @@ class ServedVersion:
             stuck_s=max(1.0, _STUCK_SLOS * self.batcher.slo_s),
         )
         if Manifest.from_json(self.spec.manifest).in_process:
-            return InProcessReplica(spec, name=self.spec.name, on_free=self.pump)
-        return ReplicaPool(spec, size=model.replicas, on_free=self.pump, on_restart=self._restarted)
+            return InProcessReplica(spec, name=self.spec.name, on_free=self._soon)
+        return ReplicaPool(
+            spec, size=model.replicas, on_free=self._in_turns, on_restart=self._restarted
+        )
 
     def reconfigure(self, settings: AppSettings) -> None:
         """Put other settings in force; limits of processes hold from the next load on."""
@@ -161,7 +136,7 @@ class ServedVersion:
         if self.cache is not None:
             self.cache.answers.shrink_to(limit_bytes)
         elif limit_bytes:
-            self.cache = RowCache(limit_bytes, self._given)
+            self.cache = RowCache(limit_bytes, self.given.answer)
             self._app.tally.caches.append(self.cache.answers)
 
     def forget(self) -> None:
@@ -209,11 +184,9 @@ class ServedVersion:
 
     def threshold_for(self, request: PredictRequest, caller: str | None) -> float | None:
         """Return the threshold of a request's group; None where the default one holds."""
-        if self.thresholds is None or caller is None:
-            return None
         if not self._app.settings.app.groups_affect_decisions:
             return None
-        return self.thresholds.of_group(request.groups)
+        return self.given.threshold_for(request, caller)
 
     def look_at(self, waiting: Waiting) -> None:
         """Compare a request's rows with the schema, and settle those that no model may answer.
@@ -240,36 +213,22 @@ class ServedVersion:
             self._nobody = asyncio.Event()
             await self._nobody.wait()
 
-    async def repeats_itself(self) -> bool:
-        """Ask the model a made-up row twice, past the callers' queue: whether it answers alike.
-
-        False where it has no room for it now, too: nothing is known then.
-        """
-        row = made_up(self.schema)
-        first, second = [await self._asked(row) for _ in range(2)]
-        return first is not None and first == second
-
-    async def _asked(self, row: Any) -> tuple[Any, float | None] | None:
-        """Return label and score of a row; None where there are none in time."""
-        answered: asyncio.Future[BatchAnswer] = self._loop.create_future()
-
-        def done(answer: BatchAnswer) -> None:
-            if not answered.done():
-                answered.set_result(answer)
-
-        if not self.replica.run([row], done):
-            return None
-        try:
-            answer = await asyncio.wait_for(answered, _ASK_S)
-        except TimeoutError:
-            return None
-        return None if answer.errors else (answer.labels[0], answer.scores[0])
-
     # --- through the model ---
 
-    def _soon(self) -> None:
-        self._scheduled = True
-        self._loop.call_soon(self.pump)
+    def _soon(self, turns: int = 1) -> None:
+        """Hand the next batch over in so many turns of the loop, where nothing will already."""
+        if not self._scheduled:
+            self._scheduled = True
+            self._turn(turns)
+
+    def _in_turns(self) -> None:
+        self._soon(_TURNS)
+
+    def _turn(self, turns: int) -> None:
+        if turns == 1:
+            self._loop.call_soon(self.pump)
+        else:
+            self._loop.call_soon(self._turn, turns - 1)
 
     def pump(self) -> None:
         """Hand batches to the replica until one of the two runs out."""
@@ -305,11 +264,7 @@ class ServedVersion:
     def _wake_at(self, ready: float) -> None:
         if self._wake is not None:
             self._wake.cancel()
-        self._wake = self._loop.call_at(ready, self._woken)
-
-    def _woken(self) -> None:
-        if not self._scheduled:
-            self._soon()
+        self._wake = self._loop.call_at(ready, self._soon)
 
     def _run(self, batch: list[tuple[Waiting, int]]) -> None:
         def done(answer: BatchAnswer) -> None:
@@ -327,7 +282,7 @@ class ServedVersion:
         labels, scores, errors = answer.labels, answer.scores, answer.errors
         cache = self.cache
         settled = []
-        if not errors and cache is None and not self._particular:
+        if not errors and cache is None and self.given.plain:
             # What nearly every batch is: the words of a reply follow from the label alone.
             for (waiting, index), label, score in zip(batch, labels, scores, strict=True):
                 if waiting.answers[index] is None:
@@ -344,26 +299,9 @@ class ServedVersion:
             if cache is not None and failed is None:
                 cache.keep(place, label, score)
             for waiting, index in (place,) if cache is None else cache.all_of(place):
-                if waiting.settle(index, failed or self._given(waiting, label, score)):
+                if waiting.settle(index, failed or self.given.answer(waiting, label, score)):
                     settled.append(waiting)
         self._finish(settled)
-
-    def _given(self, waiting: Waiting, label: Any, score: float | None) -> Answer:
-        """Return what a request gets for what the model said."""
-        if waiting.threshold is not None and score is not None:
-            label = self._label(score, waiting.threshold)
-        if self.uncertainty is None:
-            return Answer(as_output(label), None, score)
-        said = self.uncertainty.said(label, score)
-        if said is not None and "set" in said:
-            said["set"] = [as_output(one) for one in said["set"]]
-        single = None if self.uncertainty.needs_all_scores else score
-        return Answer(as_output(label), None, single, said)
-
-    def _label(self, score: float, threshold: float) -> Any:
-        """Return the class of two that a score stands for."""
-        assert self.schema.classes is not None
-        return self.schema.classes[score >= threshold]
 
     def _expired(self, rows: list[tuple[Waiting, int]]) -> None:
         if not rows:

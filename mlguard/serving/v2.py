@@ -198,7 +198,7 @@ class V2Routes:
             said = dict.fromkeys(one[key] for one in answers if key in one)
             if said:
                 parameters[key] = "; ".join(said)
-        uncertainty = None if found is None else found.uncertainty
+        uncertainty = None if found is None else found.given.uncertainty
         outputs = outputs_of(answers, scores, schema, uncertainty, wanted=wanted)
         content, length = write_infer(engine.name, origin.version, asked, outputs, parameters)
         headers = {
@@ -228,7 +228,7 @@ def _version(engine: AppEngine, name: str | None) -> ServedVersion | None:
 
 def _offered(version: ServedVersion | None) -> list[dict[str, Any]]:
     """Return the outputs that a version has, as its metadata names them."""
-    return [] if version is None else output_tensors(version.schema, version.uncertainty)
+    return [] if version is None else output_tensors(version.schema, version.given.uncertainty)
 
 
 def _names(engine: AppEngine) -> list[str]:
