@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import repeat
 from typing import Any, Self
 
@@ -189,6 +190,21 @@ class JointCounts:
             None if names is None else tuple(names),
             np.asarray(document["counts"], np.int64),
         )
+
+
+@lru_cache(maxsize=1024)
+def coarse_places(categories: tuple[str, ...], names: tuple[str, ...]) -> npt.NDArray[np.int64]:
+    """Return the coarse cell of each place of a category's fine grid.
+
+    Parameters
+    ----------
+    categories, names : tuple of str
+        What the fine and the coarse grid count by name; the fine one has two more places, for
+        rare and unseen categories, and -1 for missing.
+    """
+    places = {key: place for place, key in enumerate(names)}
+    found = [places.get(one, len(names)) for one in categories]
+    return np.array([*found, len(names), len(names), len(names) + 1], np.int64)
 
 
 #: Attribute -> column -> counts.

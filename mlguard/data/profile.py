@@ -23,7 +23,14 @@ from typing import Any, Literal, Self
 import numpy as np
 import numpy.typing as npt
 
-from mlguard.data.joint import ANSWER, ATTRIBUTES, Joint, JointCounts, merged
+from mlguard.data.joint import (
+    ANSWER,
+    ATTRIBUTES,
+    Joint,
+    JointCounts,
+    coarse_places,
+    merged,
+)
 from mlguard.data.schema import Kind
 from mlguard.results import finite_or_none
 
@@ -35,6 +42,8 @@ NAMED_CATEGORIES = 200
 SCORE = "score"
 
 Shape = Literal["number", "category"]
+#: A column as it is counted: numbers, or places of categories.
+Read = npt.NDArray[np.float64] | npt.NDArray[np.int64]
 _SHAPES: dict[Kind, Shape] = {
     "number": "number",
     "integer": "number",
@@ -154,15 +163,19 @@ class FeatureProfile:
             None and NaN are missing; infinite numbers fall into the outermost cells and are
             left out of the moments.
         """
-        return self.count(values)[0]
+        return self.count(self.read(values))[0]
 
-    def count(self, values: npt.ArrayLike) -> tuple[Self, npt.NDArray[np.bool_]]:
+    def read(self, values: npt.ArrayLike) -> Read:
+        """Return a column as it is counted: numbers, or the place of each category."""
+        return self._places_of(values) if self.shape == "category" else _numbers(values)
+
+    def count(self, read: Read) -> tuple[Self, npt.NDArray[np.bool_]]:
         """Return the counts of another column on this grid, and which of its cells are unusual.
 
         Parameters
         ----------
-        values : array_like of shape (n_rows,)
-            As in :meth:`summarise`.
+        read : ndarray of shape (n_rows,)
+            The column as :meth:`read` gives it.
 
         Returns
         -------
@@ -173,13 +186,12 @@ class FeatureProfile:
             never had.
         """
         if self.shape == "category":
-            places = self._places_of(values)
-            there = places[places >= 0]
-            counts = np.bincount(there, minlength=len(self.categories) + 2).astype(np.int64)
-            found = self.counted(counts, missing=int(places.size - there.size))
-            unseen = places == len(self.categories) + 1
-            return found, unseen if self.missing else unseen | (places < 0)
-        numbers = _numbers(values)
+            there = read[read >= 0]
+            counts = np.bincount(there.astype(np.int64), minlength=len(self.categories) + 2)
+            found = self.counted(counts.astype(np.int64), missing=int(read.size - there.size))
+            unseen = np.asarray(read == len(self.categories) + 1)
+            return found, unseen if self.missing else unseen | (read < 0)
+        numbers = read.astype(np.float64, copy=False)
         # Sorted once, counts are places of the edges: ten times as fast as looking up each value.
         ordered = np.sort(numbers)  # NaN comes last
         present = ordered[: np.searchsorted(ordered, np.nan)]
@@ -438,16 +450,18 @@ class Profile:
         absent = np.full(n_rows, None, dtype=object)
         features = {}
         unusual = np.zeros(n_rows, np.bool_)
+        reads: dict[str, Read] = {}
         for name, one in self.features.items():
-            features[name], odd = one.count(columns.get(name, absent))
+            reads[name] = one.read(columns.get(name, absent))
+            features[name], odd = one.count(reads[name])
             if name in columns and name != SCORE:
                 unusual |= odd
-        joint = {} if groups is None else self._jointly(columns, groups, answers, n_rows)
+        joint = {} if groups is None else self._jointly(reads, groups, answers, n_rows)
         return type(self)(features, n_rows, int(unusual.sum()), joint)
 
     def _jointly(
         self,
-        columns: Mapping[str, npt.ArrayLike],
+        reads: Mapping[str, Read],
         groups: Mapping[str, Sequence[str | None]],
         answers: Sequence[str | None] | None,
         n_rows: int,
@@ -456,20 +470,21 @@ class Profile:
         cells: dict[str, npt.NDArray[np.int64]] = {}
         found: Joint = {}
         for attribute, by_column in self.joint.items():
-            codes: npt.NDArray[np.int64] | None = None
             found[attribute] = {}
+            first = next(iter(by_column.values()), None)
+            # An attribute has the same groups for every column, a column the same cells for
+            # every attribute.
+            codes = None if first is None else first.codes(groups.get(attribute, nobody))
             for name, one in by_column.items():
-                codes = one.codes(groups.get(attribute, nobody)) if codes is None else codes
                 if name not in cells:
-                    # A column has the same cells for every attribute.
-                    values: Any = columns.get(name)
-                    if name == ANSWER and name not in self.features:
-                        values = nobody if answers is None else answers
-                    elif values is None:
-                        values = nobody
-                    elif one.names is not None:
-                        values = _plain_texts(values)
-                    cells[name] = one.cells(_numbers(values) if one.names is None else values)
+                    if name not in self.features:
+                        cells[name] = one.cells(nobody if answers is None else answers)
+                    elif one.names is None:
+                        cells[name] = one.cells(reads[name])
+                    else:
+                        coarse = coarse_places(self.features[name].categories, one.names)
+                        cells[name] = coarse[reads[name].astype(np.int64)]
+                assert codes is not None
                 found[attribute][name] = one.summarise(cells[name], codes)
         return found
 

@@ -42,6 +42,7 @@ from mlguard.results import finite_or_none
 SUFFIX = ".profiles"
 #: A slice is written when its first row is so old, in seconds.
 SLICE_S = 5.0
+_TEXTS = {str, type(None)}
 #: A file is followed by the next one when it has this many bytes.
 FILE_BYTES = 8 << 20
 
@@ -239,7 +240,7 @@ class ProfileWriter:
                 attribute: _named(attribute, groups, None if at is None else by_place[at])
                 for attribute, at in self._attributes.items()
             },
-            answers=[None if one is None else class_name(one) for one in answers],
+            answers=_class_names(answers),
         )
 
     def flush(self, *, refused: int = 0) -> int:
@@ -307,7 +308,20 @@ def _named(
     found = [None if one is None else one.get(attribute) for one in groups]
     if cells is not None:
         found = [cell if said is None else said for said, cell in zip(found, cells, strict=True)]
+    if set(map(type, found)) <= _TEXTS:
+        return found
     return [None if one is None else str(one) for one in found]
+
+
+def _class_names(answers: Sequence[Any]) -> list[str | None]:
+    """Return answers as classes are written; None stays None."""
+    types = set(map(type, answers)) - {type(None)}
+    if len(types) == 1 and types <= {int, str, bool, float}:
+        # Of one type equal answers are written alike, and there are few that differ.
+        names: dict[Any, str | None] = {one: class_name(one) for one in set(answers)}
+        names[None] = None
+        return [names[one] for one in answers]
+    return [None if one is None else class_name(one) for one in answers]
 
 
 @dataclass(slots=True)
