@@ -18,9 +18,12 @@ from mlguard.wording import printable
 
 if TYPE_CHECKING:
     import jinja2
+    from markupsafe import Markup
 
 #: Longest text from outside that a page shows; `mlguard history --json` has all of it.
 MAX_TEXT = 600
+#: The same for the answers at a page's head, which nobody should have to look up elsewhere.
+MAX_ANSWER = 1600
 
 _HERE = Path(__file__).parent
 _STATIC = {
@@ -42,6 +45,7 @@ def _environment() -> jinja2.Environment:
     )
     environment.globals |= {"words": wording, "digest": digest_of}
     environment.filters["sentence"] = _sentence
+    environment.filters["whole"] = _whole
     environment.filters["short"] = lambda text: printable(text, 120)
     return environment
 
@@ -49,6 +53,13 @@ def _environment() -> jinja2.Environment:
 def _harmless(value: Any) -> Any:
     """Return a value without what a screen would obey; what is HTML already stays."""
     return printable(value, MAX_TEXT) if type(value) is str else value
+
+
+def _whole(text: str) -> Markup:
+    """Return an answer as text of a page, with more room than other texts have."""
+    from markupsafe import escape
+
+    return escape(printable(text, MAX_ANSWER))
 
 
 def _sentence(text: str) -> str:
