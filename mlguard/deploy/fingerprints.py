@@ -7,10 +7,68 @@ is part of the policy: a candidate is compared with it.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Self
 
 from mlguard.config import AppSettings, ProjectSettings
 from mlguard.data.frames import file_digest
+from mlguard.results import Verdict
+from mlguard.version import VERSION
+
+if TYPE_CHECKING:
+    from mlguard.registry import Evidence
+
+
+@dataclass(frozen=True, slots=True)
+class Grounds:
+    """On what a gate decides about given bytes.
+
+    Attributes
+    ----------
+    policy, data : str
+        Digests of what it judges by, and on.
+    code : str
+        The version of mlguard that judges.
+    """
+
+    policy: str
+    data: str
+    code: str
+
+    @classmethod
+    def of(
+        cls,
+        project: ProjectSettings,
+        settings: AppSettings,
+        active_digest: str,
+        *,
+        code: str = VERSION,
+    ) -> Self:
+        """Return the grounds on which a gate would decide now."""
+        return cls(policy_digest(project, settings, active_digest), data_digest(settings), code)
+
+    def reusable(self, evidence: Iterable[Evidence], *, oldest: float) -> Evidence | None:
+        """Return what was found about the same bytes on the same grounds, and not too long ago.
+
+        Parameters
+        ----------
+        evidence : iterable of Evidence
+            All about the bytes, newest first.
+        oldest : float
+            Seconds since the epoch.
+        """
+        for one in evidence:
+            same = (one.policy_digest, one.data_digest, one.code_version) == (
+                self.policy,
+                self.data,
+                self.code,
+            )
+            # A check that raised may not raise again; everything else would be the same.
+            if same and one.at >= oldest and one.verdict != Verdict.ERRORED:
+                return one
+        return None
 
 
 def data_digest(settings: AppSettings) -> str:

@@ -24,25 +24,19 @@ from typing import Any
 from mlguard.checks.runner import Progress as GateStep
 from mlguard.checks.runner import run_gate
 from mlguard.config import AppSettings, ProjectSettings
-from mlguard.data.frames import file_digest
 from mlguard.deploy.candidate import Candidate, inspect_candidate
 from mlguard.deploy.compiled import on_compilation, with_compilation
-from mlguard.deploy.fingerprints import data_digest, policy_digest
+from mlguard.deploy.fingerprints import Grounds
 from mlguard.deploy.following import Ending, Follower, refuse_other_inputs
+from mlguard.deploy.known_bytes import known_manifest
 from mlguard.deploy.outcome import Outcome
+from mlguard.deploy.servers import Servers
 from mlguard.deploy.training import Progress
-from mlguard.errors import ConflictError, ModelRunError, PendingError, RefusedError
-from mlguard.models.bundle import Manifest
+from mlguard.errors import ConflictError, RefusedError
 from mlguard.models.environment import environment_lock
 from mlguard.registry import AppState, Evidence, Mode, Operation, Registry, State, Version
-from mlguard.results import GateDecision, Verdict
-from mlguard.version import VERSION
+from mlguard.results import GateDecision
 from mlguard.wording import Step, duration, rfc3339
-
-#: How often servers are asked whether they have loaded or switched, in seconds.
-POLL_S = 0.1
-#: How often the lease of the running operation is renewed, in seconds.
-BEAT_S = 5.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -172,25 +166,16 @@ class Rollout:
             after = self.registry.app(self.app)
         else:
             after = self._promote(operation, reason)
-        self._wait_until_served(after)
+        self._servers.follow(after)
         if request.wait:
-            after = self._wait_until_confirmed(version)
+            after = self._servers.confirm(version)
         return self._promoted(version, before, after, decision, reused=reused)
 
     def _candidate(self, model: Path) -> Candidate:
         """Describe the candidate; bytes that a version holds already are not loaded again."""
-        if model.is_file():
-            sha256 = file_digest(str(model))
-            for version in self.registry.versions(self.app):
-                if version.state in (State.REGISTERED, State.BROKEN):
-                    continue
-                manifest = Manifest.from_json(version.manifest)
-                if (
-                    manifest.model_sha256 == sha256
-                    and _declared_alike(manifest, self.settings)
-                    and _compiled_alike(manifest, self.settings)
-                ):
-                    return Candidate(manifest=manifest, file=model, load_s=0.0)
+        known = known_manifest(self.registry, self.settings, model)
+        if known is not None:
+            return Candidate(manifest=known, file=model, load_s=0.0)
         self.progress(f"loading {model.name} in a process of its own")
         return inspect_candidate(self.project, self.settings, model)
 
@@ -234,7 +219,7 @@ class Rollout:
         active = state.active
         assert active is not None
         lines = [f"{active.name} serves these bytes already. Nothing was changed."]
-        silent = self._silent(state)
+        silent = self._servers.silent(state)
         if silent:
             lines.append(
                 f"{', '.join(silent)} cannot be heard and may still answer with an older version."
@@ -292,6 +277,7 @@ class Rollout:
         fresh = None if request.failures_dir else self._fresh_evidence(candidate)
         reused = fresh is not None
         if fresh is None:
+            grounds = self._grounds()
             decision = with_compilation(
                 self._gate_and_keep_reference(request, candidate, version), candidate.manifest
             )
@@ -299,9 +285,9 @@ class Rollout:
                 self.app,
                 candidate.digest,
                 decision.to_json() | {"environment": environment_lock()},
-                policy_digest=self._policy(),
-                data_digest=data_digest(self.settings),
-                code_version=VERSION,
+                policy_digest=grounds.policy,
+                data_digest=grounds.data,
+                code_version=grounds.code,
             )
             fresh = self.registry.evidence(self.app, candidate.digest)[0]
         else:
@@ -324,7 +310,6 @@ class Rollout:
 
     def _fresh_evidence(self, candidate: Candidate) -> Evidence | None:
         """Return evidence that still holds: same bytes, data, policy and code, not too old."""
-        grounds = (self._policy(), data_digest(self.settings), VERSION)
         oldest = self.clock() - self.settings.rollout.evidence_max_age
         # Bytes that were released from quarantine must pass again: what let them through
         # before they failed in service proves nothing.
@@ -334,16 +319,12 @@ class Rollout:
             if one.detail.get("digest") == candidate.digest
         ]
         oldest = max([oldest, *released])
-        for one in self.registry.evidence(self.app, candidate.digest):
-            same = (one.policy_digest, one.data_digest, one.code_version) == grounds
-            # A check that raised may not raise again; everything else would be the same.
-            if same and one.at >= oldest and one.verdict != Verdict.ERRORED:
-                return one
-        return None
+        known = self.registry.evidence(self.app, candidate.digest)
+        return self._grounds().reusable(known, oldest=oldest)
 
-    def _policy(self) -> str:
+    def _grounds(self) -> Grounds:
         active = self.registry.app(self.app).active
-        return policy_digest(self.project, self.settings, active.digest if active else "")
+        return Grounds.of(self.project, self.settings, active.digest if active else "")
 
     def _gate(
         self, request: Request, *, name: str = "", reference: Path | None = None
@@ -395,7 +376,7 @@ class Rollout:
         """Have every live server load the version while the old one answers."""
         try:
             self.registry.stage(operation)
-            self._load_everywhere(operation, version)
+            self._servers.load(operation, version)
         except BaseException:
             # Whatever went wrong, the candidate must not linger: the next deployment is free.
             self.registry.abort(operation, "the deployment did not finish")
@@ -432,89 +413,16 @@ class Rollout:
             sleep=self.sleep,
         ).follow(reason)
 
-    def _load_everywhere(self, operation: Operation, version: Version) -> None:
-        timeout = self.settings.rollout.load_timeout
-        beaten = self.elapsed()
-        deadline = beaten + timeout
-        while waiting := self._not_loaded(version):
-            self.progress(f"loading {version.name} on {', '.join(waiting)}")
-            now = self.elapsed()
-            if now > deadline:
-                raise PendingError(
-                    f"{', '.join(waiting)} did not load {version.name} within "
-                    f"{duration(timeout)}; nothing was switched",
-                    hint=f"look at the server's log, then: mlguard deploy {self.app}",
-                    app=self.app,
-                )
-            if now - beaten >= BEAT_S:
-                beaten = now
-                self.registry.beat(operation)
-            self.sleep(POLL_S)
-
-    def _not_loaded(self, version: Version) -> list[str]:
-        waiting = []
-        for server in self.registry.live_servers():
-            if version.id in server.failed:
-                raise ModelRunError(
-                    f"server {server.id} could not load {version.name}: "
-                    f"{server.failed[version.id]}",
-                    hint="nothing was switched; see the server's log",
-                    app=self.app,
-                )
-            if version.id not in server.loaded:
-                waiting.append(server.id)
-        return waiting
-
-    def _wait_until_served(self, state: AppState) -> None:
-        deadline = self.elapsed() + self.settings.rollout.load_timeout
-        while behind := [
-            server.id
-            for server in self.registry.live_servers()
-            if server.observed.get(self.app, 0) < state.generation
-        ]:
-            if self.elapsed() > deadline:
-                raise PendingError(
-                    f"promoted, but {', '.join(behind)} does not serve generation "
-                    f"{state.generation} yet",
-                    hint=f"it will catch up by itself; see: mlguard status {self.app}",
-                    app=self.app,
-                    servers=behind,
-                )
-            self.sleep(POLL_S)
-        silent = self._silent(state)
-        if silent:
-            # Nobody waited for them, but nobody has seen them end either.
-            raise PendingError(
-                f"promoted, but {', '.join(silent)} cannot be heard and may still answer with an "
-                "older version",
-                hint="it catches up by itself when it reaches the registry again, or end it; "
-                f"see: mlguard status {self.app}",
-                app=self.app,
-                servers=silent,
-            )
-
-    def _silent(self, state: AppState) -> list[str]:
-        """Return the servers that were cut off and last served an older generation."""
-        return [
-            server.id
-            for server in self.registry.silent_servers()
-            if server.observed.get(self.app, state.generation) < state.generation
-        ]
-
-    def _wait_until_confirmed(self, version: Version) -> AppState:
-        deadline = self.elapsed() + self.settings.rollout.bake + 60
-        while True:
-            now = self.registry.version_by_id(version.id)
-            state = self.registry.app(self.app)
-            if now is None or now.state is not State.BAKING:
-                return state
-            if self.elapsed() > deadline:
-                raise PendingError(
-                    f"{version.name} serves but is not confirmed yet",
-                    hint="the monitors confirm it: is `mlguard serve` running?",
-                    app=self.app,
-                )
-            self.sleep(POLL_S)
+    @property
+    def _servers(self) -> Servers:
+        return Servers(
+            registry=self.registry,
+            app=self.app,
+            rules=self.settings.rollout,
+            progress=self.progress,
+            elapsed=self.elapsed,
+            sleep=self.sleep,
+        )
 
     # --- what to say ---------------------------------------------------------------------
 
@@ -621,46 +529,6 @@ def state_fields(registry: Registry, state: AppState) -> dict[str, Any]:
         },
         "rollback_target": targets[0].name if targets else None,
     }
-
-
-def _declared_alike(manifest: Manifest, settings: AppSettings) -> bool:
-    """Return whether app.toml still says of a model what it said when this was registered."""
-    features = settings.data.features
-    schema = manifest.schema
-    return (
-        manifest.thresholds == settings.model.thresholds
-        and manifest.task == settings.app.task
-        and manifest.allow_pickle == settings.model.allow_pickle
-        and manifest.allow_code == settings.model.allow_code
-        and list(manifest.trusted_types) == settings.model.trusted_types
-        and schema.input == settings.app.input
-        and features in ([], list(schema.names))
-        and _calibrated_alike(manifest, settings)
-    )
-
-
-def _calibrated_alike(manifest: Manifest, settings: AppSettings) -> bool:
-    """Return whether answers would say how sure they are from the same rows, as often right."""
-    if not settings.app.uncertainty:
-        return not manifest.uncertainty
-    rows = file_digest(settings.path(settings.data.calibration or settings.data.test))
-    known = manifest.uncertainty
-    same = known.get("coverage") == settings.app.coverage and known.get("rows_sha256") == rows
-    return bool(same)
-
-
-def _compiled_alike(manifest: Manifest, settings: AppSettings) -> bool:
-    """Return whether compiling would be asked for, and judged, as when this was registered."""
-    told = settings.model
-    if told.runtime == "original":
-        # Versions from before anything was compiled are this.
-        return manifest.runtime == "original"
-    known = manifest.compilation
-    return (
-        known.get("asked") == told.runtime
-        and known.get("tolerance") == told.compile_tolerance
-        and known.get("data_sha256") == file_digest(settings.path(settings.data.test))
-    )
 
 
 def _state_after_gate(decision: GateDecision) -> State:
