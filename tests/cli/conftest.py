@@ -1,10 +1,13 @@
 """A project as `mlguard init` writes it, deployed once; and how to type a command in it."""
 
+import contextlib
+import io
 import json
 import os
 import shutil
 import subprocess
 import sys
+import warnings
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -58,6 +61,35 @@ def mlguard():
             check=False,
         )
         return Typed(done.returncode, done.stdout, done.stderr)
+
+    return type_command
+
+
+@pytest.fixture
+def in_process(monkeypatch):
+    """Type ``mlguard …`` in a folder, in this process: for what a process of its own is not about.
+
+    Starting one takes longer than most commands do.
+    """
+    from mlguard.cli.__main__ import main
+
+    def type_command(*words, folder, **environment) -> Typed:
+        out, err = io.StringIO(), io.StringIO()
+        code: int | str | None = 0
+        with monkeypatch.context() as patch, warnings.catch_warnings():
+            # As in a process that nobody told to make errors of them.
+            warnings.simplefilter("ignore")
+            patch.chdir(folder)
+            patch.setattr(sys, "argv", ["mlguard", *map(str, words)])
+            for name, value in {"COLUMNS": "80", **environment}.items():
+                patch.setenv(name, value)
+            with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+                try:
+                    main()
+                except SystemExit as end:
+                    code = end.code
+        assert isinstance(code, int | None), code
+        return Typed(code or 0, out.getvalue(), err.getvalue())
 
     return type_command
 

@@ -6,10 +6,17 @@ from importlib.metadata import version
 from importlib.resources import files
 
 import jsonschema
+import pytest
 
 from mlguard.project import Project
 
 SCHEMA = json.loads(files("mlguard").joinpath("schemas/command.schema.json").read_text("utf-8"))
+
+
+@pytest.fixture
+def mlguard(in_process):
+    """What is asked here is what a command says, not what a process does."""
+    return in_process
 
 
 def test_the_active_version_as_markdown(mlguard, deployed):

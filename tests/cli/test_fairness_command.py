@@ -13,6 +13,12 @@ failure = -150
 NEVER = re.compile(r"\b(unbiased|biased|unfair|is fair|safe)\b", re.IGNORECASE)
 
 
+@pytest.fixture
+def mlguard(in_process):
+    """What is asked here is what a command says, not what a process does."""
+    return in_process
+
+
 def add(folder, text):
     with (folder / "serving/credit/app.toml").open("a") as file:
         file.write(text)

@@ -14,6 +14,12 @@ VALIDATOR = jsonschema.Draft202012Validator(SCHEMA)
 
 
 @pytest.fixture
+def mlguard(in_process):
+    """What is asked here is what a command says, not what a process does."""
+    return in_process
+
+
+@pytest.fixture
 def logged(project):
     """A log with three rows of ann and one of bob; two of ann's have labels."""
     log = PredictionLog(project / ".mlguard/log")
