@@ -21,7 +21,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import sqlalchemy as sa
-from sqlalchemy.dialects import sqlite
 from sqlalchemy.schema import CreateTable
 
 from mlguard.errors import RegistryError, UsageError
@@ -157,26 +156,43 @@ class LabelStore:
         list of {"stored", "same", "conflict"}
             One for each label, in order.
         """
-        rows = [
+        rows: list[dict[str, Any]] = [
             {"query_id": _checked(query_id), "value": _text(value), "source": source, "at": at}
             for query_id, value, source, at in labels
         ]
         if not rows:
             return []
         with self._guarded("store labels"), self._writing() as connection:
-            return [self._put_row(connection, row) for row in rows]
+            # Nobody else writes meanwhile: what is there is asked once, not for every label.
+            first = self._values(connection, [row["query_id"] for row in rows])
+            outcomes: list[Outcome] = []
+            fresh, others = [], []
+            for row in rows:
+                query_id, value = row["query_id"], row["value"]
+                if query_id not in first:
+                    first[query_id] = value
+                    fresh.append(row)
+                    outcomes.append("stored")
+                elif first[query_id] == value:
+                    outcomes.append("same")
+                else:
+                    others.append(row)
+                    outcomes.append("conflict")
+            if fresh:
+                connection.execute(sa.insert(_LABELS), fresh)
+            if others:
+                connection.execute(sa.insert(_CONFLICTS), others)
+            return outcomes
 
-    def _put_row(self, connection: sa.Connection, row: dict[str, Any]) -> Outcome:
-        insert = sqlite.insert(_LABELS).on_conflict_do_nothing(index_elements=["query_id"])
-        if connection.execute(insert, row).rowcount == 1:
-            return "stored"
-        first = connection.scalar(
-            sa.select(_LABELS.c.value).where(_LABELS.c.query_id == row["query_id"])
-        )
-        if first == row["value"]:
-            return "same"
-        connection.execute(sa.insert(_CONFLICTS), row)
-        return "conflict"
+    @staticmethod
+    def _values(connection: sa.Connection, query_ids: Sequence[int]) -> dict[int, str]:
+        found: dict[int, str] = {}
+        for start in range(0, len(query_ids), _IDS_PER_QUERY):
+            part = query_ids[start : start + _IDS_PER_QUERY]
+            query = sa.select(_LABELS.c.query_id, _LABELS.c.value)
+            rows = connection.execute(query.where(_LABELS.c.query_id.in_(part)))
+            found.update((row.query_id, row.value) for row in rows)
+        return found
 
     def get(self, query_ids: Sequence[int]) -> dict[int, Label]:
         """Return the labels of some predictions, by query id; one without a label is absent."""

@@ -102,6 +102,8 @@ class Feedback:
         self._blocks: OrderedDict[int, Owner] = OrderedDict()
         self._waiting: list[tuple[tuple[int, Any, str, float], asyncio.Future[Outcome]]] = []
         self._committing: asyncio.Task[None] | None = None
+        self._turn = asyncio.Lock()
+        self._asking = 0
         # One writer: SQLite has no more, and a queue in front of it is easier to bound.
         self._thread = ThreadPoolExecutor(1, thread_name_prefix=f"labels-{engine.name}")
 
@@ -200,16 +202,34 @@ class Feedback:
         ours = self._engine.ids.was_drawn(query_id)
         if ours is not None:
             return ours
+        block = self._known_block(query_id)
+        if block is None:
+            block = await self._looked_up(query_id)
+        return block is not None and block.app == self._engine.name
+
+    def _known_block(self, query_id: int) -> Owner | None:
         for block in reversed(self._blocks.values()):
             if block.first <= query_id < block.first + block.size:
-                return block.app == self._engine.name
-        block_or_none = await self._slowly(self._owner, query_id)
-        if block_or_none is None:
-            return False
-        self._blocks[block_or_none.first] = block_or_none
-        if len(self._blocks) > _BLOCKS:
-            self._blocks.popitem(last=False)
-        return bool(block_or_none.app == self._engine.name)
+                return block
+        return None
+
+    async def _looked_up(self, query_id: int) -> Owner | None:
+        """Ask for the block of an id: one at a time, for a burst is mostly of one block."""
+        if self._asking >= _MAX_WAITING:
+            raise OverloadedError(f"{self._asking} labels wait for their ids to be looked up")
+        self._asking += 1
+        try:
+            async with self._turn:
+                block = self._known_block(query_id)
+                if block is None:
+                    block = await self._slowly(self._owner, query_id)
+                    if block is not None:
+                        self._blocks[block.first] = block
+                        if len(self._blocks) > _BLOCKS:
+                            self._blocks.popitem(last=False)
+                return block
+        finally:
+            self._asking -= 1
 
     async def _slowly(self, call: Callable[..., Any], *arguments: Any) -> Any:
         return await asyncio.get_running_loop().run_in_executor(None, call, *arguments)

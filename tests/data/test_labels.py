@@ -212,3 +212,21 @@ def test_a_database_that_fails_is_a_registry_error(url, store, tmp_path):
     blocker.close()
     assert impatient.put(1, 1, source="s", at=0.0) == "stored"
     impatient.close()
+
+
+def test_one_batch_may_name_a_prediction_twice(tmp_path):
+    """The first of a batch wins as the first of all does; the order of arrival is kept."""
+    store = LabelStore(default_url(tmp_path, "app"))
+    store.put(5, 1, source="a", at=1.0)
+    batch = [
+        (7, 1, "a", 2.0),
+        (7, 1, "b", 2.0),
+        (5, 0, "a", 2.0),
+        (7, 0, "a", 2.0),
+        (6, 1, "a", 2.0),
+    ]
+    assert store.put_many(batch) == ["stored", "same", "conflict", "conflict", "stored"]
+    assert [one.query_id for one in store.after(0)] == [5, 7, 6]
+    assert store.get([7])[7].source == "a"
+    assert store.conflicts() == 2
+    store.close()
