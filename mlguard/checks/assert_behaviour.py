@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from mlguard.checks.asserts import OnInconclusive, asserted
 from mlguard.checks.evidence import as_judged
+from mlguard.checks.labels import some_rows
 from mlguard.config import CalibrationRule, DirectionalRule, InvarianceRule, MinimumRule, Table
-from mlguard.errors import DataError, UsageError
+from mlguard.errors import UsageError
 from mlguard.results import CheckResult, Enforcement
 from mlguard.wording import printable
 
@@ -102,7 +103,7 @@ def assert_invariant(
         confidence_level=confidence_level,
         decide=decide,
     )
-    found = find_invariance(as_judged(candidate, target=target or "y"), _rows(frame), rule)
+    found = find_invariance(as_judged(candidate, target=target or "y"), some_rows(frame), rule)
     return asserted(found, on_inconclusive, subject=f"{column}, {change}")
 
 
@@ -173,7 +174,7 @@ def assert_directional(
         confidence_level=confidence_level,
         decide=decide,
     )
-    found = find_directional(as_judged(candidate, target=target or "y"), _rows(frame), rule)
+    found = find_directional(as_judged(candidate, target=target or "y"), some_rows(frame), rule)
     return asserted(found, on_inconclusive, subject=column)
 
 
@@ -222,7 +223,7 @@ def assert_minimum_functionality(
         subject = Path(cases).name
         cases = read_frame(str(cases))
     rule = _rule(MinimumRule, file=subject or "cases", at_least=at_least, tolerance=tolerance)
-    found = find_minimum(as_judged(candidate, target=target), _rows(cases), rule)
+    found = find_minimum(as_judged(candidate, target=target), some_rows(cases), rule)
     return asserted(found, "block", subject=subject)
 
 
@@ -264,17 +265,8 @@ def assert_calibrated(
     from mlguard.checks.steadiness import find_calibration
 
     rule = _rule(CalibrationRule, at_most=at_most, confidence_level=confidence_level, decide=decide)
-    found = find_calibration(as_judged(candidate, target=target), _rows(frame), rule)
+    found = find_calibration(as_judged(candidate, target=target), some_rows(frame), rule)
     return asserted(found, on_inconclusive)
-
-
-def _rows(frame: pd.DataFrame) -> pd.DataFrame:
-    if frame.empty:
-        raise DataError(
-            "there are no rows to judge on, and nothing passes vacuously",
-            hint="hand in a frame that has rows",
-        )
-    return frame
 
 
 def _rule(kind: type[Table], **values: Any) -> Any:

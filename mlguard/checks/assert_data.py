@@ -6,7 +6,6 @@ from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, Literal
 
 from mlguard.config import LeakageCheck
-from mlguard.errors import DataError
 from mlguard.results import CheckResult
 
 if TYPE_CHECKING:
@@ -102,15 +101,12 @@ def assert_no_pii(
     """
     __tracebackhide__ = True
     from mlguard.checks.asserts import asserted
+    from mlguard.checks.labels import some_rows
     from mlguard.checks.privacy import pii_finding
     from mlguard.data.frames import select_columns
     from mlguard.data.pii import find_personal_data
 
-    if frame.empty:
-        raise DataError(
-            "there are no rows to look for personal data in, and nothing passes vacuously",
-            hint="hand in a frame that has rows",
-        )
+    some_rows(frame, to="look for personal data in")
     names = [one for one in (columns or frame.columns) if one not in allow]
     rows = select_columns(frame, names, where="the frame")
     if len(rows) > _MOST_ROWS:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from mlguard.checks.asserts import OnInconclusive, asserted
 from mlguard.checks.evidence import JudgedModel, as_judged
-from mlguard.checks.labels import equal_labels
+from mlguard.checks.labels import equal_labels, some_rows
 from mlguard.errors import DataError, UsageError
 from mlguard.results import CheckResult, Finding, Verdict
 from mlguard.wording import count, estimate, number
@@ -131,7 +131,7 @@ def assert_answers(candidate: Any, frame: pd.DataFrame, *, target: str = "") -> 
     import numpy as np
 
     model = as_judged(candidate, target=target)
-    valid = np.asarray(model.predict(_some(frame)).valid, bool)
+    valid = np.asarray(model.predict(some_rows(frame)).valid, bool)
     lost = int((~valid).sum())
     found = Finding(
         id=ANSWERS,
@@ -148,15 +148,6 @@ def assert_answers(candidate: Any, frame: pd.DataFrame, *, target: str = "") -> 
     return asserted(found, "block", subject=model.name)
 
 
-def _some(frame: pd.DataFrame) -> pd.DataFrame:
-    if frame.empty:
-        raise DataError(
-            "there are no rows to judge on, and nothing passes vacuously",
-            hint="hand in a frame that has rows",
-        )
-    return frame
-
-
 def _losses(model: JudgedModel, frame: pd.DataFrame, scale: float | None) -> np.ndarray:
     import numpy as np
 
@@ -165,7 +156,7 @@ def _losses(model: JudgedModel, frame: pd.DataFrame, scale: float | None) -> np.
             f"the rows have no column {model.target!r}, which would hold the truth",
             hint=f"columns: {', '.join(map(str, frame.columns[:12]))}",
         )
-    truth = _some(frame)[model.target]
+    truth = some_rows(frame)[model.target]
     if truth.isna().any():
         raise DataError(
             f"{count(int(truth.isna().sum()))} of {count(len(truth))} rows have no label in "

@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING, Any, Literal
 from mlguard.checks.declaration import Item, from_finding
 from mlguard.checks.evidence import JudgedModel, as_judged
 from mlguard.checks.explain import CheckFailedError
+from mlguard.checks.labels import some_rows
 from mlguard.checks.recording import record
 from mlguard.config import Aggregate, CheckPolicy, FairnessMetric
-from mlguard.errors import DataError, UsageError
+from mlguard.errors import UsageError
 from mlguard.results import CheckResult, Enforcement, Finding
 
 if TYPE_CHECKING:
@@ -272,12 +273,8 @@ def assert_expectations(
     )
 
     read = read_suite(Path(suite)) if isinstance(suite, Path | str) else suite_of(suite)
-    if frame.empty:
-        raise DataError(
-            "there are no rows to hold against the suite, and nothing passes vacuously",
-            hint="hand in a frame that has rows",
-        )
-    outcomes = validate(read.expectations, {"data": frame})
+    rows = some_rows(frame, to="hold against the suite")
+    outcomes = validate(read.expectations, {"data": rows})
     results = []
     for item in expectation_items(read, CheckPolicy()):
         place = item.parameters["place"]

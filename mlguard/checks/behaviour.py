@@ -13,7 +13,17 @@ from mlguard.checks import behaving, steadiness
 from mlguard.checks.covering import find_coverage
 from mlguard.checks.declaration import Declaration, Item, from_finding
 from mlguard.checks.evidence import Subject
-from mlguard.config import AppSettings, CheckPolicy
+from mlguard.config import (
+    AppSettings,
+    CalibrationRule,
+    CheckPolicy,
+    CoverageRule,
+    DirectionalRule,
+    FlipsRule,
+    InvarianceRule,
+    MinimumRule,
+    ReproducibilityRule,
+)
 from mlguard.results import CheckResult, Verdict
 
 if TYPE_CHECKING:
@@ -42,25 +52,20 @@ class Behaviour:
 
     def run(self, item: Item, subject: Subject) -> CheckResult:
         """Judge one test."""
-        check, candidate = item.id.partition(".")[2], subject.candidate
-        # The item's policy is the test's own table.
-        rule = next(
-            one
-            for kind, name, one in _declared(subject.settings)
-            if (kind, name) == (check, item.subject)
-        )
-        if check == "invariance":
-            found = behaving.find_invariance(candidate, subject.test, rule)  # type: ignore[arg-type]
-        elif check == "directional":
-            found = behaving.find_directional(candidate, subject.test, rule)  # type: ignore[arg-type]
-        elif check == "minimum_functionality":
-            found = behaving.find_minimum(candidate, cases_of(subject, rule.file), rule)  # type: ignore[attr-defined, arg-type]
-        elif check == "reproducibility":
-            found = steadiness.find_reproducibility(candidate, subject.test, rule)  # type: ignore[arg-type]
-        elif check == "calibration":
-            found = steadiness.find_calibration(candidate, subject.labelled, rule)  # type: ignore[arg-type]
-        elif check == "coverage":
-            found = find_coverage(subject, rule)  # type: ignore[arg-type]
+        candidate, rule = subject.candidate, item.policy
+        # The item's policy is the test's own table: it says which test it is.
+        if isinstance(rule, InvarianceRule):
+            found = behaving.find_invariance(candidate, subject.test, rule)
+        elif isinstance(rule, DirectionalRule):
+            found = behaving.find_directional(candidate, subject.test, rule)
+        elif isinstance(rule, MinimumRule):
+            found = behaving.find_minimum(candidate, cases_of(subject, rule.file), rule)
+        elif isinstance(rule, ReproducibilityRule):
+            found = steadiness.find_reproducibility(candidate, subject.test, rule)
+        elif isinstance(rule, CalibrationRule):
+            found = steadiness.find_calibration(candidate, subject.labelled, rule)
+        elif isinstance(rule, CoverageRule):
+            found = find_coverage(subject, rule)
         elif subject.active is None:
             return item.result(
                 Verdict.SKIPPED,
@@ -69,7 +74,8 @@ class Behaviour:
                 reason="no_active",
             )
         else:
-            found = behaving.find_flips(candidate, subject.active, subject.test, rule)  # type: ignore[arg-type]
+            assert isinstance(rule, FlipsRule)
+            found = behaving.find_flips(candidate, subject.active, subject.test, rule)
         return from_finding(item, found)
 
 

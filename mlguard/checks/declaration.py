@@ -181,7 +181,7 @@ def judge(item: Item, subject: Subject, *, clock: Callable[[], float]) -> CheckR
         result = families()[item.family].run(item, subject)
         if not isinstance(result, CheckResult):
             # A plug-in that forgets to return must not pass.
-            raise TypeError(  # noqa: TRY301
+            raise TypeError(  # noqa: TRY301  as above
                 f"{item.family}.run returned {type(result).__name__}, not a CheckResult"
             )
     except Exception as error:  # noqa: BLE001  fail closed: a raise is a result, never a pass

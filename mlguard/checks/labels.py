@@ -43,6 +43,22 @@ def equal_labels(truth: np.ndarray, labels: np.ndarray) -> np.ndarray:
     )
 
 
+def some_rows(frame: pd.DataFrame, *, to: str = "judge on") -> pd.DataFrame:
+    """Return a frame as it is, if it has rows.
+
+    Raises
+    ------
+    DataError
+        If it has none: nothing passes vacuously.
+    """
+    if frame.empty:
+        raise DataError(
+            f"there are no rows to {to}, and nothing passes vacuously",
+            hint="hand in a frame that has rows",
+        )
+    return frame
+
+
 def finite(values: np.ndarray) -> np.ndarray:
     """Return which values are usable predictions: not missing, not NaN, not infinite."""
     import numpy as np

@@ -20,7 +20,6 @@ Results name columns, never values of the data, except classes of the target.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -300,41 +299,57 @@ def _change(
 
 def ranges(subject: Subject, policy: RangesCheck | None = None) -> Finding:
     """Judge how many numbers lie beyond what training saw."""
-    train, test = _both(subject)
-    chosen = policy or RangesCheck()
-    found = judge_columns(
-        "data_quality.ranges",
-        _outside(subject, train, test, ("number", "integer")),
-        policy=chosen,
-        limit=chosen.at_most,
-        n=test.n_rows,
+    return _unseen(
+        subject,
+        policy or RangesCheck(),
+        check="data_quality.ranges",
+        kinds=("number", "integer"),
         none="every number of test lies within the range of training",
-        some=_sentence("numbers of test lie beyond the range of training"),
-        next_step="look at these columns, where a unit, a code for missing or the world has "
-        f"changed{subject.rows_listed}",
+        some="numbers of test lie beyond the range of training",
+        changed="a unit, a code for missing or the world",
+        rule="beyond the range of training",
     )
-    for name in found.details.get("columns", []):
-        list_cells(subject, found.id, name, "beyond the range of training", train[name])
-    return found
 
 
 def categories(subject: Subject, policy: CategoriesCheck | None = None) -> Finding:
     """Judge how many values are of a category that training never saw."""
-    train, test = _both(subject)
-    chosen = policy or CategoriesCheck()
-    found = judge_columns(
-        "data_quality.categories",
-        _outside(subject, train, test, ("category", "boolean")),
-        policy=chosen,
-        limit=chosen.at_most,
-        n=test.n_rows,
+    return _unseen(
+        subject,
+        policy or CategoriesCheck(),
+        check="data_quality.categories",
+        kinds=("category", "boolean"),
         none="every category of test was seen in training",
-        some=_sentence("values of test are of categories that training never saw"),
-        next_step="look at these columns, where a spelling, a code or the world has "
-        f"changed{subject.rows_listed}",
+        some="values of test are of categories that training never saw",
+        changed="a spelling, a code or the world",
+        rule="a category that training never saw",
+    )
+
+
+def _unseen(
+    subject: Subject,
+    policy: RangesCheck | CategoriesCheck,
+    *,
+    check: str,
+    kinds: tuple[str, ...],
+    none: str,
+    some: str,
+    changed: str,
+    rule: str,
+) -> Finding:
+    """Judge the columns of some kinds by their share of values that training never had."""
+    train, test = _both(subject)
+    found = judge_columns(
+        check,
+        _outside(subject, train, test, kinds),
+        policy=policy,
+        limit=policy.at_most,
+        n=test.n_rows,
+        none=none,
+        some=lambda columns: f"{some}: {columns}",
+        next_step=f"look at these columns, where {changed} has changed{subject.rows_listed}",
     )
     for name in found.details.get("columns", []):
-        list_cells(subject, found.id, name, "a category that training never saw", train[name])
+        list_cells(subject, found.id, name, rule, train[name])
     return found
 
 
@@ -351,10 +366,6 @@ def _outside(
         and train[name].n
         and train[name].column.kind in kinds
     ]
-
-
-def _sentence(words: str) -> Callable[[str], str]:
-    return lambda columns: f"{words}: {columns}"
 
 
 # --- constants ---------------------------------------------------------------------------

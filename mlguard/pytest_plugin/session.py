@@ -238,7 +238,7 @@ class GateSession:
                 # A function may have asked several things; each is named before its numbers.
                 for one in found:
                     item.user_properties += [("mlguard.check", one.name), *properties(one)]
-            report.mlguard_results = [one.to_json() for one in found]  # type: ignore[attr-defined]
+            report.mlguard_results = [one.to_json() for one in found]  # type: ignore[attr-defined]  # a report carries what it is given
             if report.failed and found:
                 _excuse(report, found)
         return report
