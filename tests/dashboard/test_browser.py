@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 import httpx
 import pytest
@@ -132,32 +133,89 @@ def settled(page):
     return page.evaluate("() => [...document.images].every((one) => one.naturalWidth > 0)")
 
 
+#: What is drawn for real: a figure over time whose name is hostile.  Drawing takes seconds.
+DRAWN_PAGE = "hostile incident"
+WIDTHS = (360, 768, 1440)
+#: Pages that axe looks at: names, labels, landmarks, order of headings, contrast.
+AUDITED = ("all apps", "failing", "long and hostile", "incident", "card", "not there")
+#: The same for the dark theme, where only contrast differs.
+AUDITED_DARK = ("failing", "long and hostile")
+
+
+@dataclass
+class Visit:
+    """What one visit to a page showed.
+
+    ``layout`` holds what was wrong with the boxes at each width, with all details open;
+    ``audit`` what axe found in each theme.
+    """
+
+    status: int
+    drawn: bool
+    wrong: list[str]
+    asked: list[str]
+    layout: dict[int, list[str]]
+    audit: dict[str, list[object]]
+
+
+def look_at(browser, server, name, axe):
+    """Visit a page once, and look at everything that tests are about."""
+    with opened(browser, drawn=name == DRAWN_PAGE) as page:
+        reply = page.goto(server + PAGES[name])
+        drawn = settled(page)
+        page.evaluate(OPEN)
+        layout = {}
+        for width in WIDTHS:
+            page.set_viewport_size({"width": width, "height": 900})
+            settled(page)
+            layout[width] = page.evaluate(LAYOUT)
+        page.set_viewport_size({"width": 1024, "height": 900})
+        audit = {}
+        if name in AUDITED:
+            audit["light"] = violations(axe, page, {})
+        if name in AUDITED_DARK:
+            page.emulate_media(color_scheme="dark")
+            audit["dark"] = violations(axe, page, {"runOnly": ["color-contrast"]})
+        return Visit(reply.status, drawn, page.wrong, page.asked, layout, audit)
+
+
+def violations(axe, page, options):
+    """Return what axe complains about, with the first elements."""
+    return [
+        (one["id"], one["impact"], [node["html"][:120] for node in one["nodes"][:3]])
+        for one in axe.run(page, options=options).response["violations"]
+    ]
+
+
+@pytest.fixture(scope="module")
+def visits(browser, server):
+    """Every page, visited once."""
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright").Axe()
+    return {name: look_at(browser, server, name, axe) for name in PAGES}
+
+
 @pytest.mark.slow
-def test_pages_load_without_an_error_and_ask_nobody_else(browser, server):
+def test_pages_load_without_an_error_and_ask_nobody_else(visits, server):
     """No console error, no refused policy, no script of somebody's text, no request elsewhere."""
-    for name, path in PAGES.items():
-        with opened(browser, drawn=name in ("failing", "hostile incident")) as page:
-            reply = page.goto(server + path)
-            assert settled(page), name
-            expected = 404 if name == "not there" else 200
-            assert reply.status == expected
-            # A browser reports the 404 of the page itself.
-            assert len(page.wrong) == (expected == 404), (name, page.wrong)
-            assert all(one.startswith(server + "/") for one in page.asked)
+    for name, seen in visits.items():
+        expected = 404 if name == "not there" else 200
+        assert seen.status == expected, name
+        assert seen.drawn, name
+        # A browser reports the 404 of the page itself.
+        assert len(seen.wrong) == (expected == 404), (name, seen.wrong)
+        assert all(one.startswith(server + "/") for one in seen.asked), name
 
 
-@pytest.mark.parametrize(
-    ("width", "pages"),
-    [(360, PAGES), (768, ["all apps", "failing", "long and hostile"]), (1440, PAGES)],
-)
-def test_nothing_overlaps_and_nothing_scrolls_sideways(browser, server, width, pages):
+@pytest.mark.parametrize("width", WIDTHS)
+def test_nothing_overlaps_and_nothing_scrolls_sideways(visits, width):
     """Measured from the boxes of every text, picture and control; with all details open."""
-    with opened(browser, viewport={"width": width, "height": 900}) as page:
-        for name in pages:
-            page.goto(server + PAGES[name])
-            assert settled(page), name
-            page.evaluate(OPEN)
-            assert page.evaluate(LAYOUT) == [], (name, width)
+    assert {name: seen.layout[width] for name, seen in visits.items() if seen.layout[width]} == {}
+
+
+@pytest.mark.parametrize(("theme", "pages"), [("light", AUDITED), ("dark", AUDITED_DARK)])
+def test_axe_finds_nothing_serious(visits, theme, pages):
+    """Nothing at all, in fact; contrast in both themes."""
+    assert {name: visits[name].audit[theme] for name in pages} == {name: [] for name in pages}
 
 
 def test_the_measure_of_overlap_measures(browser, server):
@@ -173,29 +231,6 @@ def test_the_measure_of_overlap_measures(browser, server):
         assert "overlaps: " in found
         assert "sticks out: " in found
         assert "scrolls sideways: " in found
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("theme", "pages", "options"),
-    [
-        ("light", ["all apps", "failing", "long and hostile", "incident", "card", "not there"], {}),
-        # What a theme changes is contrast.
-        ("dark", ["failing", "long and hostile"], {"runOnly": ["color-contrast"]}),
-    ],
-)
-def test_axe_finds_nothing_serious(browser, server, theme, pages, options):
-    """Names, labels, landmarks, order of headings, contrast in both themes."""
-    axe = pytest.importorskip("axe_playwright_python.sync_playwright").Axe()
-    with opened(browser, color_scheme=theme, viewport={"width": 1024, "height": 900}) as page:
-        for name in pages:
-            page.goto(server + PAGES[name])
-            page.evaluate(OPEN)
-            found = [
-                (one["id"], one["impact"], [node["html"][:120] for node in one["nodes"][:3]])
-                for one in axe.run(page, options=options).response["violations"]
-            ]
-            assert found == [], name
 
 
 def test_everything_is_readable_without_script(browser, server):
@@ -275,10 +310,12 @@ def test_the_keyboard_alone_rolls_back(browser, server, house):
 def test_a_page_follows_what_others_do(browser, server, house):
     """Moved from elsewhere, it tells by itself, and keeps what the reader typed and opened."""
     with opened(browser) as page:
+        page.clock.install()
         page.goto(server + "/apps/watched")
         page.fill("#reason", "half a sent")
         page.click("#history summary")
         house.registry.rollback("watched", automatic=False, reason="from a terminal")
+        page.clock.run_for(5000)
         page.wait_for_function(SHOWS_V1)
         assert page.input_value("#reason") == "half a sent"
         assert page.evaluate("() => document.getElementById('steps').open")
