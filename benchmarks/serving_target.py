@@ -10,7 +10,8 @@
         --set app.cache_mib=64           any key of app.toml
 
 The model is registered in a project of its own in a temporary folder and goes live by the
-registry's own steps; then one front end answers, on uvloop, as the supervisor starts it.
+registry's own steps, in a process that ends before the server begins: what training libraries load
+is no part of a front end.  Then one front end answers, on uvloop, as the supervisor starts it.
 """
 
 from __future__ import annotations
@@ -18,7 +19,9 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import multiprocessing
 import tempfile
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -120,6 +123,11 @@ def project_of(root: Path, options: argparse.Namespace) -> Any:  # noqa: PLR0915
     return project
 
 
+def prepare(root: Path, options: argparse.Namespace) -> None:
+    """Call :func:`project_of`, whose answer stays where it was made."""
+    project_of(root, options)
+
+
 async def serve(project: Any, options: argparse.Namespace) -> None:
     """Answer until the process is ended."""
     from mlguard.server_app import app_of
@@ -176,8 +184,12 @@ def main() -> None:
     options = parser.parse_args()
     import uvloop
 
+    from mlguard.config import load_project
+
     with tempfile.TemporaryDirectory(prefix="mlguard-benchmark-") as folder:
-        project = project_of(Path(folder), options)
+        with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as child:
+            child.submit(prepare, Path(folder), options).result()
+        project = load_project(Path(folder))
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(serve(project, options))
 
