@@ -21,28 +21,17 @@ import hashlib
 import os
 import time
 from collections.abc import Callable
-from datetime import datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
-from mlguard.errors import ConfigError, RegistryError
+from mlguard.data.remote_files import modified, open_files
+from mlguard.errors import RegistryError
 from mlguard.registry.blobs import Stored, digest_of, files_in, place_of, private_copy
 from mlguard.registry.incoming import incoming
 
 #: How often a request is made before it is an outage, and seconds before the second one.
 TRIES = 5
 FIRST_PAUSE_S = 0.2
-#: Options by protocol: a store that hangs must not hang whoever waits for it.
-OPTIONS: dict[str, dict[str, Any]] = {
-    "s3": {
-        "config_kwargs": {
-            "connect_timeout": 5,
-            "read_timeout": 20,
-            # One loop of retries, ours: three inside one another multiply.
-            "retries": {"total_max_attempts": 1},
-        }
-    }
-}
 
 _Result = TypeVar("_Result")
 
@@ -65,25 +54,9 @@ class Bucket:
     """
 
     def __init__(self, url: str, cache: Path) -> None:
-        # Imported here: a folder of artifacts needs none of it.
-        from fsspec.core import url_to_fs
-        from fsspec.utils import get_protocol
-
         self.url = url
         self.cache = cache
-        options = OPTIONS.get(get_protocol(url), {})
-        try:
-            self._files, root = url_to_fs(
-                url, use_listings_cache=False, skip_instance_cache=True, **options
-            )
-        except (ImportError, ValueError) as error:
-            raise ConfigError(
-                f"[registry] artifacts = {url!r}: {error}",
-                hint='pip install "mlguard[s3]" for s3://; other stores need their fsspec package',
-            ) from error
-        if hasattr(self._files, "retries"):
-            self._files.retries = 1
-        self._root = str(root).rstrip("/")
+        self._files, self._root = open_files(url, key="[registry] artifacts")
 
     def _key(self, name: str) -> str:
         return f"{self._root}/{name[:2]}/{name}"
@@ -201,7 +174,7 @@ class Bucket:
         for key, info in self._tried("list", look).items():
             name = key.rpartition("/")[2]
             if len(name) == hashlib.sha256().digest_size * 2:
-                names.append(Stored(name, int(info.get("size") or 0), _modified(info)))
+                names.append(Stored(name, int(info.get("size") or 0), modified(info)))
         return sorted(names)
 
     @property
@@ -216,14 +189,3 @@ class Bucket:
     def forget(self, name: str) -> None:
         """Remove the local copy of a name; the store keeps its bytes."""
         place_of(self.cache, name).unlink(missing_ok=True)
-
-
-def _modified(info: dict[str, Any]) -> float | None:
-    """Return when a file was written, in seconds since the epoch; each store names it otherwise."""
-    for key in ("LastModified", "mtime", "created", "last_modified"):
-        found: Any = info.get(key)
-        if isinstance(found, int | float):
-            return float(found)
-        if isinstance(found, datetime):
-            return found.timestamp()
-    return None
