@@ -126,12 +126,13 @@ def test_whole_deployments_started_together(first, tmp_path):
             )
             for model in pair
         ]
-        codes = []
+        ended = []
         for process in running:
-            out = process.communicate(timeout=300)[0]
-            assert json.loads(out)["exit_code"] == process.returncode
-            codes.append(process.returncode)
-        assert sorted(codes) == [0, 4]
+            document = json.loads(process.communicate(timeout=300)[0])
+            assert document["exit_code"] == process.returncode
+            ended.append(document)
+        said = [(one["exit_code"], one["lines"], one["error"]) for one in ended]
+        assert sorted(one["exit_code"] for one in ended) == [0, 4], said
         assert whole(folder) == before + 1
         project = Project(folder)
         project.registry.confirm("iris", served_s=1)
