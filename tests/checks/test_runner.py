@@ -240,12 +240,20 @@ def test_bad_data_is_named_and_never_passed(project, test_frame):
 )
 def test_what_cannot_be_loaded_is_an_error_not_a_verdict(project, spoil, error, says):
     """A missing file, an empty one, an absent target, a file that is no model: exit 2."""
-    project.settings(
-        "[gate.data_quality]\nenabled = false\n"
-        "[gate.privacy]\nenabled = false\n[gate.fairness]\nenabled = false\n"
-    )
+    project.settings("")
     spoil(project)
     with pytest.raises(error, match=says) as caught:
+        project.subject().preflight()
+    assert caught.value.exit_code == 2
+    assert caught.value.hint
+
+
+def test_what_the_child_cannot_load_is_an_error_here(project):
+    """The error crosses the process with its kind, its code and its advice."""
+    project.settings(NOTHING)
+    project.test("def test_rows(test): assert len(test)\n")
+    (project.app / "test.csv").write_text("income,age,city,sex,y\n")
+    with pytest.raises(DataError, match="rows") as caught:
         run_gate(project.root, "credit")
     assert caught.value.exit_code == 2
     assert caught.value.hint

@@ -87,24 +87,30 @@ def test_the_server_answers_as_the_model_does(judged):
     assert (found.verdict, found.value, found.n) == (Verdict.PASSED, 0.0, 120)
 
 
-def test_skew_is_found_and_named(judged, project, monkeypatch):
-    """Where the model offline says something else than the served one, the rows are named."""
-    from mlguard.checks.evidence import JudgedModel
+def test_skew_is_found_and_named(judged, project, fitted, train_frame, tmp_path):
+    """Where the server answers by another model than the one offline, the rows are named."""
+    from sklearn.base import clone
 
-    plain = JudgedModel.predict
+    from mlguard.models.formats import save_model
 
-    def other(self, rows):
-        answer = plain(self, rows)
-        answer.labels[:3] = 1 - answer.labels[:3]
-        return answer
+    seen = list(fitted.feature_names_in_)
+    other = clone(fitted).fit(train_frame[seen], (train_frame["age"] > 50).astype(int))
+    save_model(other, tmp_path / "other.skops")
+    rows = project.subject().test[seen].head(60)
+    unlike = np.flatnonzero(fitted.predict(rows) != other.predict(rows))
+    assert 0 < len(unlike) < 60
 
-    monkeypatch.setattr(JudgedModel, "predict", other)
-    found = judged(
-        "[gate.serving.skew]\nrows = 60\n", serve=lambda one: serve_candidate(one, slo_ms=60_000)
-    )["skew"]
+    def serve(one):
+        stale = project.subject(model=tmp_path / "other.skops", name=one.name)
+        return serve_candidate(stale, slo_ms=60_000)
+
+    found = judged("[gate.serving.skew]\nrows = 60\n", serve=serve)["skew"]
     assert found.verdict is Verdict.FAILED
-    assert found.value == 3 / 60
-    assert "3 of 60 test rows otherwise than the model does offline, first row 0" in found.summary
+    assert found.value == len(unlike) / 60
+    assert (
+        f"{len(unlike)} of 60 test rows otherwise than the model does offline, first row "
+        f"{unlike[0]}" in found.summary
+    )
 
 
 def test_without_a_server_skew_is_an_error(judged):

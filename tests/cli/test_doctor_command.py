@@ -1,6 +1,5 @@
 """``mlguard doctor``: it finds what is wrong, says what to do, and changes nothing."""
 
-import importlib.metadata
 import socket
 
 import pytest
@@ -69,24 +68,31 @@ def test_settings_that_cannot_be_read_are_exit_2(project, typed):
     assert found["registry"]["state"] == "ok"
 
 
-def test_libraries_are_held_against_the_tested_bounds(project, monkeypatch):
+def installed(folder, name, version, *requirements):
+    """Write what an installer leaves behind about a package."""
+    about = folder / f"{name.replace('-', '_')}-{version}.dist-info"
+    about.mkdir(parents=True)
+    needs = "".join(f"Requires-Dist: {one}\n" for one in requirements)
+    (about / "METADATA").write_text(
+        f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n{needs}"
+    )
+
+
+def test_libraries_are_held_against_the_tested_bounds(project, monkeypatch, tmp_path):
     """An old one is told with the bounds and the command that mends it; one not there is broken."""
     from mlguard.config import load_project
     from mlguard.deploy.doctor import examine
 
-    real = importlib.metadata.version
-
-    def version(name):
-        if name == "scipy":
-            raise importlib.metadata.PackageNotFoundError(name)
-        return "0.1" if name == "uvicorn" else real(name)
-
-    monkeypatch.setattr(importlib.metadata, "version", version)
+    packages = tmp_path / "packages"
+    installed(packages, "mlguard", "9.9", "uvicorn>=0.30", "mlguard-needs-this>=2", "numpy>=1")
+    installed(packages, "uvicorn", "0.1")
+    monkeypatch.syspath_prepend(packages)
     found = {one.id: one for one in examine(load_project(project)).findings}
     assert found["libraries.uvicorn"].state == "warn"
-    assert "uvicorn 0.1; tested are " in found["libraries.uvicorn"].summary
-    assert found["libraries.uvicorn"].next_step.startswith("pip install 'uvicorn")
-    assert found["libraries.scipy"].state == "broken"
+    assert "uvicorn 0.1; tested are >=0.30" in found["libraries.uvicorn"].summary
+    assert found["libraries.uvicorn"].next_step == "pip install 'uvicorn>=0.30'"
+    assert found["libraries.mlguard-needs-this"].state == "broken"
+    assert found["libraries"].summary.startswith("1 libraries within")
 
 
 def test_before_the_first_deployment_nothing_is_made(mlguard, tmp_path):
