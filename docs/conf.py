@@ -13,7 +13,8 @@ nitpicky = True
 
 # The colours, the font and the hairlines of mlguard's own pages, light and dark.
 _FONTS = {
-    "font-stack": "system-ui, sans-serif",
+    "font-stack": '-apple-system, "Segoe UI", Roboto, "Noto Sans", "Helvetica Neue", Arial, '
+    "sans-serif",
     "font-stack--monospace": "ui-monospace, monospace",
 }
 html_theme = "furo"
