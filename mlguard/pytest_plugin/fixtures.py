@@ -80,7 +80,7 @@ def test(mlguard_subject: Subject) -> pd.DataFrame:
 
 @pytest.fixture
 def served(mlguard_subject: Subject) -> Iterator[httpx.Client]:
-    """Serve the candidate behind the real HTTP server, as an httpx client."""
+    """Serve the candidate behind the real HTTP server, with time to answer, as an httpx client."""
     from mlguard.pytest_plugin.served import serve_candidate
 
     with serve_candidate(mlguard_subject) as client:

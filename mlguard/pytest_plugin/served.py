@@ -12,12 +12,13 @@ from mlguard.checks.evidence import Subject
 if TYPE_CHECKING:
     import httpx
 
-#: Longest that one answer may take in a test, in seconds.
+#: Longest that one answer may take in a test, in seconds, and the deadline that allows for it.
 _TIMEOUT_S = 60.0
+PATIENT_MS = 60_000.0
 
 
 @contextmanager
-def serve_candidate(subject: Subject, *, slo_ms: float | None = None) -> Iterator[httpx.Client]:
+def serve_candidate(subject: Subject, *, slo_ms: float = PATIENT_MS) -> Iterator[httpx.Client]:
     """Serve the candidate of a subject on a free port of this machine.
 
     Parameters
@@ -25,7 +26,8 @@ def serve_candidate(subject: Subject, *, slo_ms: float | None = None) -> Iterato
     subject : Subject
         Names the model file and the app, under whose route it answers.
     slo_ms : float, optional
-        Deadline of every answer, in milliseconds, instead of the app's own.
+        Deadline of every answer, in milliseconds, instead of the app's own: what is tested is what
+        is answered, and a machine that is busy must turn no answer into the default output.
 
     Yields
     ------
@@ -39,9 +41,8 @@ def serve_candidate(subject: Subject, *, slo_ms: float | None = None) -> Iterato
     from mlguard.serving.embedded import served
 
     settings, manifest = subject.settings, subject.manifest.to_json()
-    if slo_ms is not None:
-        patient = settings.app.model_copy(update={"slo_ms": slo_ms})
-        settings = settings.model_copy(update={"app": patient})
+    patient = settings.app.model_copy(update={"slo_ms": slo_ms})
+    settings = settings.model_copy(update={"app": patient})
     key = secrets.token_urlsafe()
     keys = {key_variable(name): key for name in settings.app.keys}
     headers = {"Authorization": f"Bearer {key}"} if keys else {}

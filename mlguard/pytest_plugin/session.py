@@ -325,7 +325,7 @@ def _serve(subject: Subject) -> AbstractContextManager[httpx.Client]:
     """Serve a candidate for a check that compares answers: no deadline turns one into a default."""
     from mlguard.pytest_plugin.served import serve_candidate
 
-    return serve_candidate(subject, slo_ms=60_000)
+    return serve_candidate(subject)
 
 
 def read_waivers(project: ProjectSettings, app: str) -> WaiverBook:
