@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 import json
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from mlguard import plugins
 from mlguard.config import AppSettings, ProjectSettings, load_app, load_project
 from mlguard.data.labels import LabelStore, default_url
 from mlguard.data.mirrored import mirrored_folder
@@ -296,6 +299,31 @@ def world(tmp_path: Path) -> Iterator[World]:
             rng=np.random.default_rng(3),
         )
         labels.close()
+
+
+@pytest.fixture
+def plug_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str, str], Any]]:
+    """Install a monitor of somebody else's for one test: its module, and its entry point."""
+    site = tmp_path / "site"
+    installed: list[str] = []
+
+    def install(name: str, source: str) -> Any:
+        info = site / "our_monitors-1.0.dist-info"
+        info.mkdir(parents=True)
+        (site / f"{name}_monitor.py").write_text(source)
+        (info / "METADATA").write_text("Metadata-Version: 2.1\nName: our-monitors\nVersion: 1.0\n")
+        (info / "entry_points.txt").write_text(
+            f"[mlguard.monitors]\n{name} = {name}_monitor:Monitor\n"
+        )
+        monkeypatch.syspath_prepend(site)
+        plugins.found.cache_clear()
+        installed.append(f"{name}_monitor")
+        return importlib.import_module(installed[-1])
+
+    yield install
+    for name in installed:
+        del sys.modules[name]
+    plugins.found.cache_clear()
 
 
 # --- steps of a rollout ------------------------------------------------------------------

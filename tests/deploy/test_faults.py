@@ -47,18 +47,28 @@ def two(world):
 # --- a monitor that does not do its work -------------------------------------------------
 
 
-def test_a_monitor_that_hangs_is_left_behind(two, monkeypatch):
-    """What does not answer in time is ERRORED, then blind; the others judge, nothing moves."""
-    from mlguard.monitors.concept_drift import ConceptDrift
+HANGING = """
+import threading
 
-    release, asked = threading.Event(), []
+RELEASE, ASKED = threading.Event(), []
 
-    def hang(self, window):
-        asked.append(window)
-        release.wait(60)
+
+class Monitor:
+    id, clock, sequential = "sleepy", "rows", False
+
+    def __init__(self, settings, reference, app):
+        pass
+
+    def judge(self, window):
+        ASKED.append(window)
+        RELEASE.wait(60)
         return []
+"""
 
-    monkeypatch.setattr(ConceptDrift, "judge", hang)
+
+def test_a_monitor_that_hangs_is_left_behind(two, plug_in, monkeypatch):
+    """What does not answer in time is ERRORED, then blind; the others judge, nothing moves."""
+    sleepy = plug_in("sleepy", HANGING)
     monkeypatch.setattr("mlguard.deploy.watch_app.HANGS_S", 0.05)
     watcher = two.watcher()
     try:
@@ -66,16 +76,18 @@ def test_a_monitor_that_hangs_is_left_behind(two, monkeypatch):
         for _ in range(3):
             two.traffic(600)
             seen += kinds(two.run(watcher))
-        found = two.results("concept_drift")
+        found = two.results("sleepy")
         assert {one.verdict for one in found} == {Verdict.ERRORED}
         assert "HangsError" in found[0].summary
         assert {one.verdict for one in two.results("data_drift")} == {Verdict.PASSED}
         # One thread is left behind, not one for each window.
-        assert len(asked) == 1
-        assert seen == ["frozen"]
+        assert len(sleepy.ASKED) == 1
+        # A monitor of somebody else's alerts, and does no more unless app.toml says so.
+        assert seen == ["alert"]
+        assert "blind" in two.registry.incidents("loan")[0].facts["why"]
         assert two.active() == "v2"
     finally:
-        release.set()
+        sleepy.RELEASE.set()
 
 
 def test_one_that_was_left_behind_is_asked_again_when_it_is_done():
@@ -92,15 +104,21 @@ def test_one_that_was_left_behind_is_asked_again_when_it_is_done():
         ask_in_time("slow", lambda: 1 / 0, 60)
 
 
-@pytest.mark.parametrize("verdict", [Verdict.PASSED, Verdict.FAILED])
-def test_a_figure_that_is_no_number_is_no_verdict(two, monkeypatch, verdict):
-    """A monitor that judges by NaN neither passes nor fails anything, and is blind in the end."""
-    from mlguard.monitors.data_drift import DataDrift
+NO_NUMBER = """
+from mlguard.results import MonitorResult, Verdict
+
+
+class Monitor:
+    id, clock, sequential = "nonsense", "rows", False
+
+    def __init__(self, settings, reference, app):
+        pass
 
     def judge(self, window):
         return [
             MonitorResult(
-                id="data_drift.features",
+                id="nonsense.figure",
+                subject=verdict.word,
                 verdict=verdict,
                 summary="all is nan",
                 value=float("nan"),
@@ -109,18 +127,24 @@ def test_a_figure_that_is_no_number_is_no_verdict(two, monkeypatch, verdict):
                 window=window.window,
                 version=window.version,
             )
+            for verdict in (Verdict.PASSED, Verdict.FAILED)
         ]
+"""
 
-    monkeypatch.setattr(DataDrift, "judge", judge)
-    two.configure("window_rows = 500", 'window_rows = 500\naction = "rollback"')
+
+def test_a_figure_that_is_no_number_is_no_verdict(two, plug_in):
+    """A monitor that judges by NaN neither passes nor fails anything, and is blind in the end."""
+    plug_in("nonsense", NO_NUMBER)
     watcher = two.watcher()
     seen = []
     for _ in range(3):
         two.serve(two.rows(600))
         seen += kinds(two.run(watcher))
-    assert {one.reason for one in two.results("data_drift")} == {"nonfinite"}
-    assert {one.verdict for one in two.results("data_drift")} == {Verdict.ERRORED}
-    assert (seen, two.active()) == (["frozen"], "v2")
+    found = two.results("nonsense")
+    assert {one.subject for one in found} == {"passed", "failed"}
+    assert {one.reason for one in found} == {"nonfinite"}
+    assert {one.verdict for one in found} == {Verdict.ERRORED}
+    assert (set(seen), two.active()) == ({"alert"}, "v2")
 
 
 def test_a_day_without_a_verdict_is_blind():
