@@ -139,7 +139,7 @@ class Rollout:
         state = self.registry.app(self.app)
         self._refuse_quarantined(candidate)
         if self._already_serves(state, candidate, request):
-            return self._unchanged(state)
+            return self._unchanged(state, request)
         version = self._version(request, candidate)
         decision, evidence, reused = self._judge(request, candidate, version)
         if not decision.allowed:
@@ -215,7 +215,7 @@ class Rollout:
             and request.version in (None, active.name)
         )
 
-    def _unchanged(self, state: AppState) -> Outcome:
+    def _unchanged(self, state: AppState, request: Request) -> Outcome:
         active = state.active
         assert active is not None
         lines = [f"{active.name} serves these bytes already. Nothing was changed."]
@@ -224,11 +224,12 @@ class Rollout:
             lines.append(
                 f"{', '.join(silent)} cannot be heard and may still answer with an older version."
             )
+        then = f"mlguard status {self.app}"
+        if request.failures_dir is not None and not silent:
+            lines.append("Nothing was judged, so no rows are listed.")
+            then = f"mlguard check {self.app} --failures-dir {request.failures_dir}"
         return self._outcome(
-            state,
-            exit_code=7 if silent else 0,
-            lines=tuple(lines),
-            next_step=f"mlguard status {self.app}",
+            state, exit_code=7 if silent else 0, lines=tuple(lines), next_step=then
         )
 
     def _version(self, request: Request, candidate: Candidate) -> Version:

@@ -45,6 +45,27 @@ def test_a_refusal_is_told_in_every_form(mlguard, project, weak):
 
 
 @pytest.mark.soak
+def test_deploy_lists_the_rows_that_broke_a_check(in_process, project, weak):
+    """Asked for rows the gate runs again, whatever evidence there is; what serves says how."""
+
+    def deployed(*words):
+        return in_process("deploy", "iris", "--json", *words, folder=project).document
+
+    first = deployed("--model", weak, "--failures-dir", "a")
+    listed = {one.name: one.read_text("utf-8") for one in (project / "a").iterdir()}
+    assert (first["verdict"], first["reused_evidence"]) == ("failed", False)
+    assert listed["data_quality-overlap-test.csv"].splitlines()[0] == "id,column,rule"
+    assert "is in train too" in listed["data_quality-overlap-test.csv"]
+    assert deployed("--model", weak)["reused_evidence"] is True
+    again = deployed("--model", weak, "--failures-dir", "b")
+    assert again["reused_evidence"] is False
+    assert {one.name: one.read_text("utf-8") for one in (project / "b").iterdir()} == listed
+    live = deployed("--failures-dir", "c")
+    assert live["next_step"] == "mlguard check iris --failures-dir c"
+    assert not (project / "c").exists()
+
+
+@pytest.mark.soak
 def test_deploy_writes_them_too_and_reuses_evidence(mlguard, project, weak):
     """A second deploy of the same bytes reuses what the gate found, and tells it again."""
     for reused in (False, True):

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from mlguard.data.column_scan import MOST_COUNTED
 from mlguard.data.frames import read_frame
-from mlguard.data.row_hashes import n_repeats, repeats, row_hashes
+from mlguard.data.row_hashes import known_rows, n_repeats, repeats, row_hashes
 from mlguard.data.sampling import iterate_frames, sample_rows
 from mlguard.data.scan import TableScan, scan_batch, scan_table
 from mlguard.data.schema import infer_schema
@@ -216,6 +216,59 @@ def test_repeats_are_those_that_pandas_finds(tmp_path):
     assert len(expected) > 50
     assert repeats(hashes).tolist() == expected.tolist()
     assert n_repeats(hashes) == len(expected)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(st.integers(0, 9), max_size=40),
+    st.lists(st.integers(0, 9), max_size=40),
+)
+def test_repeats_and_known_rows_are_those_of_pandas(ours, theirs):
+    """Whatever the hashes are, and also where there are none."""
+    one, other = (pd.Series(each, dtype="uint64") for each in (ours, theirs))
+    assert repeats(one.to_numpy()).tolist() == np.flatnonzero(one.duplicated()).tolist()
+    assert n_repeats(one.to_numpy()) == one.duplicated().sum()
+    assert known_rows(one.to_numpy(), other.to_numpy()).tolist() == one.isin(other).tolist()
+
+
+def test_parts_of_a_file_are_hashed_in_the_order_of_its_rows(tmp_path):
+    """Several threads over row groups give what one pass over the CSV file gives."""
+    frame = mixed(5000).drop(columns=["named", "odd"])
+    pq.write_table(pa.Table.from_pandas(frame), tmp_path / "t.parquet", row_group_size=700)
+    frame.to_csv(tmp_path / "t.csv", index=False)
+    scan = scan_table(str(tmp_path / "t.csv"))
+    kinds = {name: scan[name].column.kind for name in scan.names}
+    hashes = [
+        row_hashes(str(tmp_path / name), list(kinds), kinds) for name in ("t.parquet", "t.csv")
+    ]
+    assert hashes[0].tolist() == hashes[1].tolist()
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        [-3, -3, 5, 5, 5, 0],
+        [2**62, 2**62 + 1, 2**62],
+        [2**53, 2**53 + 1],
+        [-(2**63), 2**63 - 1, 0],
+        list(range(-400, 400)),
+    ],
+)
+def test_whole_numbers_are_counted_one_by_one(tmp_path, values):
+    """Negative ones, those too large for a float, and too many of them."""
+    pd.DataFrame({"a": values}).to_parquet(tmp_path / "t.parquet")
+    counts = scan_table(str(tmp_path / "t.parquet"))["a"].counts
+    expected = pd.Series(values).value_counts().to_dict()
+    assert counts == (expected if len(expected) <= MOST_COUNTED else None)
+
+
+def test_short_tokens_among_long_texts_are_missing(tmp_path):
+    """Empty, named and given tokens are found whatever stands beside them."""
+    texts = ["", "NA", "?", "Zürich", "naïve", "n/a", "ab" * 200] * 10
+    frame = pd.DataFrame({"a": pd.Series(texts, dtype="str")})
+    pq.write_table(pa.Table.from_pandas(frame), tmp_path / "t.parquet")
+    one = scan_table(str(tmp_path / "t.parquet"), missing_values=["?", "Zürich"])["a"]
+    assert (one.missing, one.named_missing) == (30, 20)
 
 
 def test_a_row_has_one_hash_whatever_its_format(tmp_path):

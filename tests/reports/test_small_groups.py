@@ -34,6 +34,7 @@ from mlguard.project import Project
 from mlguard.reports import card_page
 from mlguard.results import Finding, Measurement
 
+pytestmark = pytest.mark.slow
 FEW = "Zyx"
 NOW = 1_795_357_320.0
 #: What may stand after the group's name: that it is small, what was measured,
