@@ -9,6 +9,7 @@ import pytest
 from mlguard.errors import RegistryError
 from mlguard.registry.lifecycle import State
 from mlguard.registry.store import Registry
+from mlguard.serving import sync
 from mlguard.serving.routing import ALONE, Split
 
 BODY = b'{"input": [0.5, 0.5]}'
@@ -33,9 +34,11 @@ def machine(monkeypatch):
 
 
 def test_a_clock_that_is_set_by_a_day_stops_no_server(
-    project, constant, fronted, eventually, machine
+    project, constant, fronted, *, eventually, machine, monkeypatch
 ):
     """Forward, and two days back: every answer is a 200, every switch is followed and told."""
+    # A server gives a sign of life more often than it does, so that nobody need wait for it here.
+    monkeypatch.setattr(sync, "_BEAT_S", 0.1)
     project.app("app")
     first, second = constant(0), constant(1)
     project.deploy("app", first, name="v0")
@@ -80,10 +83,10 @@ def test_a_clock_that_is_set_neither_ends_a_rollout_nor_prolongs_it(
     project.app("app")
     project.deploy("app", constant(0), name="v0")
     with fronted(project) as (front, _url):
-        engine, sync = front.engines["app"], front.sync
-        sync.stop()  # looked at by hand from here on
+        engine, follower = front.engines["app"], front.sync
+        follower.stop()  # looked at by hand from here on
         passed = [0.0]
-        sync._clock = lambda: passed[0]
+        follower._clock = lambda: passed[0]
         live = engine.route.active
         split = Split(candidate=live, weight=0.5)
 
@@ -92,12 +95,12 @@ def test_a_clock_that_is_set_neither_ends_a_rollout_nor_prolongs_it(
 
         monkeypatch.setattr(Registry, "app", gone)
         shared = dataclasses.replace(engine.route, split=split)
-        sync._in_loop(lambda: engine.switch(shared))
-        sync.tick()
+        follower._in_loop(lambda: engine.switch(shared))
+        follower.tick()
         machine.ahead_s = ahead_s
         passed[0] = 29.0
-        sync.tick()
+        follower.tick()
         assert engine.route.split == split
         passed[0] = 31.0
-        sync.tick()
+        follower.tick()
         assert engine.route.split == ALONE
