@@ -69,7 +69,8 @@ class AdaptiveBatcher(Generic[Row]):
         self._limit = float(start)
         self._heap: list[tuple[float, int, float, Row]] = []
         self._arrivals = 0
-        self._batch_s = 0.0
+        #: Seconds that recent batches took, on the mean; 0 before the first.
+        self.batch_s = 0.0
 
     @property
     def limit(self) -> int:
@@ -86,7 +87,7 @@ class AdaptiveBatcher(Generic[Row]):
         for everybody who comes after it.
         """
         batches = len(self._heap) / (self.limit * self.workers)
-        return batches * min(self._batch_s, self.slo_s)
+        return batches * min(self.batch_s, self.slo_s)
 
     @property
     def earliest(self) -> float:
@@ -142,7 +143,7 @@ class AdaptiveBatcher(Generic[Row]):
 
     def finished(self, size: int, took_s: float) -> None:
         """Learn from a batch of ``size`` rows that took ``took_s`` seconds (rule 3)."""
-        self._batch_s += _NEWEST * (took_s - self._batch_s) if self._batch_s else took_s
+        self.batch_s += _NEWEST * (took_s - self.batch_s) if self.batch_s else took_s
         if took_s > self.slo_s:
             self._limit = max(1.0, self._limit * _DECREASE)
         elif took_s < _COMFORTABLE * self.slo_s and size >= self.limit:

@@ -280,7 +280,7 @@ class AppEngine:
             return waiting
         assert version is not None
         if version.given.thresholds is not None:
-            waiting.threshold = version.threshold_for(request, caller)
+            waiting.threshold = version.given.threshold_for(request, caller)
         if not version.admit(waiting):
             raise OverloadedError(
                 f"{len(version.batcher)} rows wait for {self.name}, more than its latency "

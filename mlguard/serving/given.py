@@ -34,11 +34,13 @@ class Given:
         self.uncertainty = Uncertainty.of(manifest)
         #: Whether an answer depends on nothing but what the model said of its row.
         self.plain = self.thresholds is None and self.uncertainty is None
+        #: Whether the app lets a caller's word on groups decide.
+        self.by_group = False
         self._schema = schema
 
     def threshold_for(self, request: PredictRequest, caller: str | None) -> float | None:
         """Return the threshold of a request's group; None where the default one holds."""
-        if self.thresholds is None or caller is None:
+        if self.thresholds is None or caller is None or not self.by_group:
             return None
         return self.thresholds.of_group(request.groups)
 

@@ -115,7 +115,7 @@ class Mirrors:
         if version.given.thresholds is not None:
             # Who had a threshold of their group came with a key.
             known = None if one.live.threshold is None else "known"
-            shown.threshold = version.threshold_for(request, known)
+            shown.threshold = version.given.threshold_for(request, known)
         if not version.admit(shown):
             self._drop()
 

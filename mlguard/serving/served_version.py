@@ -8,9 +8,9 @@ Rules
    timer watches over all that wait: they expire in the order they came, for their time is equal.
 3. Where the model runs beside the event loop, one batch runs in a turn of it, so that sockets
    are read in between.
-4. Where the model runs in a process of its own, the next batch is handed over a few turns of the
-   loop after the last one came back: callers who were answered together ask again together.
-   Without that batches are half as large, and most of what a small one costs is the call.
+4. When a batch came back from a process, its callers get a moment to ask again before the next one
+   goes: a tenth of a batch's time, and no longer than until as many ask as were answered.  Else
+   callers split into halves that take turns, and it is the call that a batch costs, not its rows.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from mlguard.serving.answers import CRASHES, SLO_MISSED, UNUSUAL_ROW, Answer, as
 from mlguard.serving.batching import AdaptiveBatcher
 from mlguard.serving.given import Given
 from mlguard.serving.inprocess import InProcessReplica
-from mlguard.serving.inputs import PredictRequest, RowReader
+from mlguard.serving.inputs import RowReader
 from mlguard.serving.recorder import LogTarget
 from mlguard.serving.replica import BatchAnswer, ModelSpec, Replica, VersionSpec
 from mlguard.serving.replicas import ReplicaPool
@@ -39,8 +39,9 @@ if TYPE_CHECKING:
     from mlguard.config import AppSettings
     from mlguard.serving.engine import AppEngine
 
-#: Turns of the loop that the next batch waits after one came back from a process (rule 4).
-_TURNS = 3
+#: The moment of rule 4: a share of a batch's time, and seconds at most.
+_MOMENT = 0.1
+_LONGEST_MOMENT_S = 0.001
 #: A process is stuck after this many SLOs, but not before a second.
 _STUCK_SLOS = 10
 _MIB = 2**20
@@ -70,6 +71,7 @@ class ServedVersion:
         self._watch: asyncio.TimerHandle | None = None
         self._waiting: deque[Waiting] = deque()
         self._in_flight = 0
+        self._last = 0
         self._nobody: asyncio.Event | None = None
         self.batcher: AdaptiveBatcher[tuple[Waiting, int]] = AdaptiveBatcher(
             slo_s=app.settings.app.slo_ms / 1000
@@ -105,7 +107,7 @@ class ServedVersion:
         if Manifest.from_json(self.spec.manifest).in_process:
             return InProcessReplica(spec, name=self.spec.name, on_free=self._soon)
         return ReplicaPool(
-            spec, size=model.replicas, on_free=self._in_turns, on_restart=self._restarted
+            spec, size=model.replicas, on_free=self._came_back, on_restart=self._restarted
         )
 
     def reconfigure(self, settings: AppSettings) -> None:
@@ -113,6 +115,7 @@ class ServedVersion:
         self.reader = RowReader(
             self.schema.input, self.schema.features, strict=settings.app.strict_types
         )
+        self.given.by_group = settings.app.groups_affect_decisions
         self.batcher.slo_s = settings.app.slo_ms / 1000
         self.batcher.max_wait_s = settings.app.max_wait_ms / 1000
         self._remember(int(settings.app.cache_mib * _MIB))
@@ -182,12 +185,6 @@ class ServedVersion:
             self._soon()
         return True
 
-    def threshold_for(self, request: PredictRequest, caller: str | None) -> float | None:
-        """Return the threshold of a request's group; None where the default one holds."""
-        if not self._app.settings.app.groups_affect_decisions:
-            return None
-        return self.given.threshold_for(request, caller)
-
     def look_at(self, waiting: Waiting) -> None:
         """Compare a request's rows with the schema, and settle those that no model may answer.
 
@@ -215,20 +212,28 @@ class ServedVersion:
 
     # --- through the model ---
 
-    def _soon(self, turns: int = 1) -> None:
-        """Hand the next batch over in so many turns of the loop, where nothing will already."""
+    def _soon(self) -> None:
+        """Hand the next batch over in the next turn of the loop, where nothing will already."""
         if not self._scheduled:
             self._scheduled = True
-            self._turn(turns)
-
-    def _in_turns(self) -> None:
-        self._soon(_TURNS)
-
-    def _turn(self, turns: int) -> None:
-        if turns == 1:
             self._loop.call_soon(self.pump)
+
+    def _came_back(self) -> None:
+        """Hand the next batch over when callers have had a moment to ask again (rule 4)."""
+        if self._last == 1:
+            self._soon()
+        elif not self._scheduled:
+            self._scheduled = True
+            moment = min(_MOMENT * self.batcher.batch_s, _LONGEST_MOMENT_S)
+            full = len(self.batcher) + self._last
+            self._loop.call_soon(self._turn, time.monotonic() + moment, full)
+
+    def _turn(self, until: float, full: int) -> None:
+        # Event loops keep time in whole milliseconds; this is a matter of less.
+        if len(self.batcher) >= full or time.monotonic() >= until:
+            self.pump()
         else:
-            self._loop.call_soon(self._turn, turns - 1)
+            self._loop.call_soon(self._turn, until, full)
 
     def pump(self) -> None:
         """Hand batches to the replica until one of the two runs out."""
@@ -257,14 +262,11 @@ class ServedVersion:
             elif len(batcher):
                 ready = batcher.ready_at()
                 if ready > now:
-                    self._wake_at(ready)
+                    if self._wake is not None:
+                        self._wake.cancel()
+                    self._wake = self._loop.call_at(ready, self._soon)
                     break
         self._app.queued.set(len(batcher))
-
-    def _wake_at(self, ready: float) -> None:
-        if self._wake is not None:
-            self._wake.cancel()
-        self._wake = self._loop.call_at(ready, self._soon)
 
     def _run(self, batch: list[tuple[Waiting, int]]) -> None:
         def done(answer: BatchAnswer) -> None:
@@ -272,6 +274,7 @@ class ServedVersion:
                 self.batcher.finished(len(batch), answer.took_s)
             self._app.batch_rows.observe(len(batch))
             self._app.batch_seconds.observe(answer.took_s)
+            self._last = len(batch)
             self._deliver(batch, answer)
 
         self.replica.run([waiting.rows[index] for waiting, index in batch], done)
