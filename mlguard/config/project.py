@@ -32,7 +32,7 @@ class RegistryTable(Table):
 
 
 class LogStoreTable(Table):
-    """``[log]``: where the prediction log goes beside this machine's disk."""
+    """``[log_store]``: where the prediction log goes beside this machine's disk."""
 
     url: str = Field(
         "",
@@ -185,7 +185,7 @@ class ProjectSettings(Table):
 
     project: ProjectTable = ProjectTable()
     registry: RegistryTable = RegistryTable()
-    log: LogStoreTable = LogStoreTable()
+    log_store: LogStoreTable = LogStoreTable()
     server: ServerTable = ServerTable()
     notify: NotifyProjectTable = NotifyProjectTable()
     root: Path = Field(Path(), exclude=True)
@@ -239,7 +239,7 @@ class ProjectSettings(Table):
     @property
     def log_url(self) -> str:
         """The URL of the prediction log's store with a relative path made absolute; or empty."""
-        url = self.log.url
+        url = self.log_store.url
         return url if "://" in url or not url else str((self.root / url).resolve())
 
     def app_names(self) -> list[str]:

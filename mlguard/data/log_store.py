@@ -108,7 +108,7 @@ class LogStore:
         self._log = log
         self._clock = clock
         self._looked_at = -float("inf")
-        self._files, self._root = open_files(url, key="[log] url")
+        self._files, self._root = open_files(url, key="[log_store] url")
         # Files of a folder appear under their name when they are whole; a bucket's do anyway.
         self._local = "file" in _protocols(self._files)
 
@@ -380,14 +380,14 @@ def project_log(project: ProjectSettings) -> PredictionLog:
     from mlguard.data.prediction_log import PredictionLog
 
     log = PredictionLog(project.log_dir)
-    if project.log.url:
+    if project.log_store.url:
         try:
             found = LogStore(log, project.log_url).sync(look=True, patience_s=PATIENCE_S)
             error = "it is being carried all the while" if found is None else found.error
         except MlguardError as problem:
             error = problem.message
         if error:
-            _log.warning("the log's store %s cannot be read: %s", project.log.url, error)
+            _log.warning("the log's store %s cannot be read: %s", project.log_store.url, error)
     return log
 
 

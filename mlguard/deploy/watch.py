@@ -200,7 +200,7 @@ class Watcher:
         others = self._store is not None and any(
             one.host != socket.gethostname() for one in servers
         )
-        self._log.late_s = self.project.log.segment + CARRIED_S if others else 0.0
+        self._log.late_s = self.project.log_store.segment + CARRIED_S if others else 0.0
 
     def apps(self) -> list[str]:
         """Return the apps that are watched."""
@@ -567,7 +567,7 @@ def _project_log(project: ProjectSettings) -> PredictionLog:
 
 
 def _project_store(project: ProjectSettings, log: PredictionLog) -> LogStore | None:
-    if not project.log.url:
+    if not project.log_store.url:
         return None
     from mlguard.data.log_store import LogStore
 

@@ -43,14 +43,7 @@ _WORDS = {"ks": "KS distance", "psi": "PSI", "share_increase": "rise of the shar
 class DataDrift(ByProfile[DataDriftMonitor]):
     """Distances between a window's inputs and the reference's.
 
-    Parameters
-    ----------
-    settings : DataDriftMonitor
-        ``[monitor.data_drift]``.
-    reference : mapping
-        The version's reference; its ``"profile"`` is read.
-    app : AppSettings
-        The app that is watched.
+    Its settings are ``[monitor.data_drift]``.
     """
 
     id: ClassVar[str] = "data_drift"

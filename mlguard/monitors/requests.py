@@ -35,14 +35,7 @@ _NAMED = 3
 class Requests(ByProfile[RequestsMonitor]):
     """Shares of unusual rows and of refused requests, held against their limits.
 
-    Parameters
-    ----------
-    settings : RequestsMonitor
-        ``[monitor.requests]``.
-    reference : mapping
-        The version's reference; its ``"profile"`` is read.
-    app : AppSettings
-        The app that is watched.
+    Its settings are ``[monitor.requests]``.
     """
 
     id: ClassVar[str] = "requests"

@@ -85,16 +85,16 @@ class Front:
         self.feedback: dict[str, Feedback] = {}
         self.metrics = Metrics()
         self.server_id = f"{socket.gethostname()}-{os.getpid()}-{int(self.started_at * 1000):x}"
-        stored = bool(project.log.url)
+        stored = bool(project.log_store.url)
         self._log = PredictionLog(
-            project.log_dir, segment_s=project.log.segment if stored else math.inf
+            project.log_dir, segment_s=project.log_store.segment if stored else math.inf
         )
         self.floor = DiskFloor(project.log_dir, int(project.server.min_free_mib * _MIB))
         self.spool: Spool | None = None
         if stored:
             from mlguard.data.log_store import Spool
 
-            self.spool = Spool(project.log_dir, int(project.log.spool_mib * _MIB))
+            self.spool = Spool(project.log_dir, int(project.log_store.spool_mib * _MIB))
         self.recorder = Recorder(self._log, self.server_id, no_room=self._no_room)
         self.metrics.pending.append(self._count_log)
         self.state = ServerState(

@@ -269,7 +269,7 @@ def _beside(
 ) -> list[_Child]:
     """Start what runs beside the front ends."""
     found = []
-    if project.log.url:
+    if project.log_store.url:
         found.append(_Child("log carrier", _carrier(project, environment)))
     if monitors is not None:
         found.append(_Child("watcher", _watcher(monitors, project, environment)))

@@ -295,7 +295,7 @@ def test_names_from_a_store_stay_in_the_log(tmp_path):
 
 
 def test_a_command_reads_what_others_carried(tmp_path):
-    """A project with ``[log] url`` reads through its store, and without it when it is gone."""
+    """A project with ``[log_store] url`` reads through its store, and without it when it is gone."""
     from mlguard.config import load_project
 
     write(PredictionLog(tmp_path / "other"), [1, 2])
@@ -303,14 +303,14 @@ def test_a_command_reads_what_others_carried(tmp_path):
     LogStore(other, f"file://{tmp_path / 'store'}").sync()
     root = tmp_path / "project"
     root.mkdir()
-    (root / "mlguard.toml").write_text('[log]\nurl = "../store"\n')
+    (root / "mlguard.toml").write_text('[log_store]\nurl = "../store"\n')
     assert ids(project_log(load_project(root))) == [1, 2]
-    (root / "mlguard.toml").write_text('[log]\nurl = "nostore://x"\n')
+    (root / "mlguard.toml").write_text('[log_store]\nurl = "nostore://x"\n')
     assert ids(project_log(load_project(root))) == [1, 2]
 
 
 def test_an_unknown_store_is_refused_by_its_key(tmp_path):
     """A URL that nothing can read names the setting it stands in."""
-    with pytest.raises(ConfigError, match=r"\[log\] url = 'nostore://x'"):
+    with pytest.raises(ConfigError, match=r"\[log_store\] url = 'nostore://x'"):
         LogStore(PredictionLog(tmp_path), "nostore://x")
     assert list(tmp_path.iterdir()) == []

@@ -15,7 +15,7 @@ from mlguard.data.prediction_log import PredictionLog
 def stored(new_project, tmp_path):
     """A project whose log is carried to a folder by its URL."""
     store = f"file://{tmp_path / 'store'}"
-    made = new_project(tmp_path / "project", f'[log]\nurl = "{store}"\nsegment = "5s"\n')
+    made = new_project(tmp_path / "project", f'[log_store]\nurl = "{store}"\nsegment = "5s"\n')
     made.store = store
     yield made
     made.close()
