@@ -104,7 +104,7 @@ def _under_way(connection: Connection, now: float) -> ConflictError | None:
             f"{one.app}: {holder} has been running {one.kind} {one.id} for "
             f"{max(now - one.started_at, 0):.0f} s, with an older mlguard; the registry's schema "
             "is brought up to date when that has ended",
-            hint=f"let it end, or end it with the mlguard that began it: mlguard abort {one.app}",
+            hint=f"let it end, or end it where it was begun: mlguard abort {one.app}",
             clause="lease",
             operation=one.id,
             owner=holder,
