@@ -19,7 +19,7 @@ from mlguard.reports.drawing import draw_pictures
 from mlguard.reports.view import Curve, CurveChart, CurveMark, Panel
 from mlguard.results import Verdict
 from mlguard.stats.means import mean_interval
-from mlguard.wording import count, moment, number, printable
+from mlguard.wording import count, listed, moment, number, printable
 
 #: Characters of a line, but for the indent of the terminal.
 WIDTH = 76
@@ -119,6 +119,11 @@ def _asked(one: Heard) -> str:
 
 
 def _monitors(summary: Mapping[str, Any]) -> list[str]:
+    """Count the verdicts of each monitor that gave any, and name the others."""
+    silent = [str(name).replace("_", " ") for name in summary["not_heard"]]
+    others = _wrapped(f"Without a verdict on these rows: {listed(silent, 20)}.") if silent else []
+    if not summary["monitors"]:
+        return others
     width = max(18, *(len(one["monitor"][:_NAME]) for one in summary["monitors"]), 0)
     lines = [f"{'monitor':<{width}} {'✓':>5} {'!':>5} {'✗':>5} {'?':>5}  alarms at row"]
     for one in summary["monitors"]:
@@ -137,7 +142,7 @@ def _monitors(summary: Mapping[str, Any]) -> list[str]:
         more = f" and {len(one['alarms']) - shown} more" if one["alarms"][shown:] else ""
         figures = " ".join(f"{n:>5}" for n in counts)
         lines.append(f"{printable(one['monitor'], _NAME):<{width}} {figures}  {rows}{more}")
-    return lines
+    return [*lines, *others]
 
 
 # --- the picture ---------------------------------------------------------------------------

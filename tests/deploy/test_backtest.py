@@ -280,6 +280,15 @@ def test_rows_without_labels_are_rows_all_the_same(plain, tmp_path):
     assert sum(monitor(done, "label_drift")["verdicts"].values()) == 1
 
 
+def test_few_rows_give_no_empty_table(plain, tmp_path):
+    """Who gave no verdict is named; a table is for rows that there are."""
+    project, _ = plain
+    small(tmp_path / "few.csv", n=30)
+    lines = project.backtest("loan", tmp_path / "few.csv").lines
+    assert "alarms at row" not in " ".join(lines)
+    assert "Without a verdict on these rows: concept drift, data drift," in " ".join(lines)
+
+
 def test_the_commands(plain, tmp_path):
     """Exit 0 with an alarm, one JSON document on stdout, and a table for people."""
     assert rehearsing.app is commands
