@@ -224,11 +224,15 @@ class ProfileWriter:
         groups: Sequence[Mapping[str, str] | None],
         answers: Sequence[Any],
     ) -> Profile:
-        if not rows:
+        if not len(rows):
             nothing: dict[str, list[Any]] = {name: [] for name in self._grid.features}
             return self._grid.summarise(nothing, groups={one: [] for one in self._attributes})
-        cells = rows if isinstance(rows[0], (list, tuple)) else [(one,) for one in rows]
-        by_place = list(zip(*cells, strict=True))
+        by_place: Sequence[Any]
+        if isinstance(rows, np.ndarray):
+            by_place = rows.T
+        else:
+            several = isinstance(rows[0], (list, tuple, np.ndarray))
+            by_place = list(zip(*(rows if several else [(one,) for one in rows]), strict=True))
         columns: dict[str, Any] = {name: by_place[at] for name, at in self._places.items()}
         if self._score:
             columns[SCORE] = [math.nan if one is None else one for one in scores]

@@ -185,6 +185,34 @@ def test_a_slice_of_another_grid_says_nothing(tmp_path, grid):
     assert (found.n_rows, found.profile) == (5, None)
 
 
+@pytest.mark.parametrize("valid", [[True] * 6, [True, False, True, True, False, True]])
+@pytest.mark.parametrize("shape", [np.asarray, list, np.ndarray.tolist])
+def test_rows_of_numbers_are_counted_whatever_holds_them(tmp_path, shape, valid):
+    """A server hands in one array, its rows, or lists: the counts are the same."""
+    features = (Feature("a", "number"), Feature("b", "number"))
+    kinds = {"a": "number", "b": "number"}
+    cells = np.random.default_rng(0).normal(size=(6, 2))
+    grid = Profile.reference({"a": cells[:, 0], "b": cells[:, 1]}, kinds)
+    one = ProfileWriter(tmp_path, "p", grid, features)
+    one.add(
+        generation=1,
+        times=[1.0] * 6,
+        rows=shape(cells),
+        scores=[None] * 6,
+        valid=valid,
+        groups=[{"sex": "F"}] * 6,
+        answers=[0.5] * 6,
+    )
+    one.close_slice()
+    (found,) = read_slices(tmp_path, grid)
+    kept = cells[valid]
+    assert found.n_rows == 6
+    for place, name in enumerate("ab"):
+        counted = found.profile[name]
+        assert int(counted.counts.sum()) == len(kept)
+        assert (counted.low, counted.high) == (kept[:, place].min(), kept[:, place].max())
+
+
 def test_redacted_columns_are_not_counted(tmp_path, grid):
     """Nothing of them reaches the disk, not even as numbers."""
     one = writer(tmp_path, grid, redact=("age", SCORE))
