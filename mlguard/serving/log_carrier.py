@@ -4,8 +4,8 @@ A process of its own, because a store's client is large and slow, and a front en
 
     python -m mlguard.serving.log_carrier --root DIR --parent PID
 
-After SIGTERM it goes on until the front ends have closed their files and the store has them,
-or for a quarter of a minute.
+It is told to stop when the front ends have closed their files, and goes on until the store has
+them, or for a quarter of a minute.
 """
 
 from __future__ import annotations

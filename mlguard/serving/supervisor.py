@@ -58,8 +58,12 @@ _ATTEMPTS = 3
 class _Child:
     """A process that is started again whenever it ends."""
 
-    def __init__(self, name: str, start: Callable[[], subprocess.Popen[bytes]]) -> None:
+    def __init__(
+        self, name: str, start: Callable[[], subprocess.Popen[bytes]], *, last: bool = False
+    ) -> None:
         self.name = name
+        #: Whether it is told to stop when all others have ended.
+        self.last = last
         self.deaths = 0
         self._start = start
         self._born = time.monotonic()
@@ -270,7 +274,7 @@ def _beside(
     """Start what runs beside the front ends."""
     found = []
     if project.log_store.url:
-        found.append(_Child("log carrier", _carrier(project, environment)))
+        found.append(_Child("log carrier", _carrier(project, environment), last=True))
     if monitors is not None:
         found.append(_Child("watcher", _watcher(monitors, project, environment)))
     return found
@@ -328,10 +332,12 @@ def _until_ready(children: list[_Child], ready: int, stopping: _Signals) -> bool
 
 def _finish(children: list[_Child], stopping: _Signals) -> None:
     """Let everybody finish; kill what takes too long, or all at a second signal."""
-    for child in children:
-        child.signal(signal.SIGTERM)
     give_up = time.monotonic() + _STOP_S
-    while any(child.process is not None and child.process.poll() is None for child in children):
-        if stopping.hasty or time.monotonic() > give_up:
-            return
-        time.sleep(0.02)
+    for last in (False, True):
+        now = [child for child in children if child.last is last]
+        for child in now:
+            child.signal(signal.SIGTERM)
+        while any(child.process is not None and child.process.poll() is None for child in now):
+            if stopping.hasty or time.monotonic() > give_up:
+                return
+            time.sleep(0.02)

@@ -295,7 +295,7 @@ def test_names_from_a_store_stay_in_the_log(tmp_path):
 
 
 def test_a_command_reads_what_others_carried(tmp_path):
-    """A project with ``[log_store] url`` reads through its store, and without it when it is gone."""
+    """A project with ``[log_store]`` reads through its store, and without it when it is gone."""
     from mlguard.config import load_project
 
     write(PredictionLog(tmp_path / "other"), [1, 2])
