@@ -72,10 +72,9 @@ def log_finding(settings: AppSettings, look: LogLook) -> Finding:
     order = [*written, *older]
     told = [f"{printable(one, 60)!r} ({found[one].told})" for one in order]
     says = f"in {rows}, {listed(told)} {'seems' if len(order) == 1 else 'seem'} to be personal data"
-    if written and older:
-        says += f"; {_named(older)} is kept out by now, and older rows still hold it"
-    elif older:
-        says += "; it is kept out by now, and older rows still hold it"
+    if older:
+        which = f"{_named(older)} " if written else ""
+        says += f"; {which}kept out by now, but in older rows still"
     return Finding(
         id=CHECK,
         verdict=Verdict.FAILED if written else Verdict.WARNED,
