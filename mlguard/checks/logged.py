@@ -7,10 +7,14 @@ A column that ``[log] redact`` names today may have been written before it did.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from mlguard.config import AppSettings, ProjectSettings
-from mlguard.data.log_privacy import LogLook, look_into
 from mlguard.results import Finding, Measurement, Verdict
 from mlguard.wording import SMALL_GROUP, count, duration, listed, printable
+
+if TYPE_CHECKING:
+    from mlguard.data.log_privacy import LogLook
 
 CHECK = "privacy.log"
 
@@ -23,6 +27,7 @@ def logged_data(project: ProjectSettings, settings: AppSettings) -> Finding:
     DataError
         If a closed segment is damaged.
     """
+    from mlguard.data.log_privacy import look_into
     from mlguard.data.prediction_log import PredictionLog
 
     return log_finding(settings, look_into(PredictionLog(project.log_dir), settings.name))
