@@ -149,7 +149,7 @@ async def serve(project: Any, options: argparse.Namespace) -> None:
                 await load(spec)
                 batcher = engine.versions[spec.id].batcher
                 batcher.largest = options.largest_batch
-                batcher._limit = float(options.largest_batch)  # noqa: SLF001
+                batcher._limit = float(options.largest_batch)  # noqa: SLF001 - as above
 
             engine.load = loaded
         return engine

@@ -163,6 +163,7 @@ class Judge:
         right, own = truth.scores[both], answer.scores[both]
         apart = np.abs(right - own)
         if self.original.classes is None:
+            # A regression has scores: they are its values.
             spread = float(np.std(self.truth.scores[self.truth.valid])) if len(right) else 0.0  # type: ignore[index]
             apart = apart / (spread or max(1.0, float(np.abs(right).max(initial=0.0))))
             tied = np.zeros(len(right), np.bool_)

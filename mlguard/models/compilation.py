@@ -253,7 +253,7 @@ class _Linear(_Attempt):
     def __init__(self, content: bytes, backend: Backend) -> None:
         self._made = content, backend
 
-    def build(self, judge: Judge) -> tuple[Runtime, bytes, Backend]:  # noqa: ARG002
+    def build(self, judge: Judge) -> tuple[Runtime, bytes, Backend]:  # noqa: ARG002 - built already
         return "linear", *self._made
 
 

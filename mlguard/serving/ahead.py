@@ -51,6 +51,7 @@ class FrontAhead:
         self._ours, theirs = socket.socketpair()
         self.module = module
         try:
+            # This module of ours and numbers, no shell.
             self._process: subprocess.Popen[bytes] | None = subprocess.Popen(  # noqa: S603
                 [
                     *(sys.executable, "-P", "-m", __name__),

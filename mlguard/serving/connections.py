@@ -39,6 +39,7 @@ class GuardedProtocol(HttpToolsProtocol):
 
     # --- life of a connection ---
 
+    # uvicorn narrows asyncio's argument in the same way.
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Take a connection, or turn it away where there are too many."""
         super().connection_made(transport)
@@ -111,6 +112,7 @@ class GuardedProtocol(HttpToolsProtocol):
         if self._head_bytes > limit if self._in_head else self._framing > size + limit:
             self._too_large()
 
+    # asyncio's returns whether to stay open; uvicorn's says that it never does.
     def eof_received(self) -> bool:  # type: ignore[override]
         """Answer what was asked before the client closed its half; returns whether to stay."""
         if self._nobody_waits() or self.scheme == "https":

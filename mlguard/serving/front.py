@@ -134,7 +134,7 @@ class Front:
             await loop.run_in_executor(None, self.sync.tick)
             if self.sync.settled or self.sync.degraded:
                 break
-            await asyncio.sleep(0.02)
+            await asyncio.sleep(0.02)  # versions load in threads meanwhile
         # What lives by now lives to the end; the collector need not look at it again.
         gc.collect()
         gc.freeze()

@@ -129,6 +129,6 @@ class Metrics:
             from prometheus_client.multiprocess import MultiProcessCollector
 
             everybody = CollectorRegistry()
-            MultiProcessCollector(everybody)  # type: ignore[no-untyped-call]
+            MultiProcessCollector(everybody)  # type: ignore[no-untyped-call]  # theirs
             return generate_latest(everybody)
         return generate_latest(self._registry)

@@ -201,7 +201,7 @@ class ReplicaPool:
     async def _replace(self, delay: float) -> None:
         """Load one more replica, however often it takes."""
         while not self._closed:
-            await asyncio.sleep(delay)
+            await asyncio.sleep(delay)  # rule 2: what dies again and again is not to burn a core
             if len(self._replicas) + self._starting >= self.size + sum(
                 one.stuck for one in self._replicas
             ):
