@@ -20,7 +20,8 @@ import numpy as np
 import numpy.typing as npt
 
 from mlguard.errors import DataError, MlguardError, ModelRunError
-from mlguard.models.predictions import Predictions, as_labels, decided, joined, known, validity
+from mlguard.models.asking import RowPredictor, raised
+from mlguard.models.predictions import Predictions, as_labels, decided, known, validity
 from mlguard.models.schema import InputSchema
 
 #: Kinds of features that are numbers to a model.
@@ -47,7 +48,7 @@ class Backend(Protocol):
         """Return labels and scores; labels are None where they follow from the scores."""
 
 
-class InlinePredictor:
+class InlinePredictor(RowPredictor):
     """A model without code behind the one way to call it; like :class:`Predictor`.
 
     Parameters
@@ -71,16 +72,10 @@ class InlinePredictor:
         schema: InputSchema,
         thresholds: Mapping[str, float] | None = None,
     ) -> None:
+        classes = None if schema.task == "regression" else as_labels(schema.classes or ())
+        super().__init__(schema, thresholds, classes)
         self.backend = backend
-        self.input_schema = schema
-        self.threshold = float((thresholds or {}).get("default", 0.5))
-        self._classes = None if schema.task == "regression" else as_labels(schema.classes or ())
         self._refuses = list(backend.refuses_missing)
-
-    @property
-    def classes(self) -> tuple[Any, ...] | None:
-        """Possible outputs as Python scalars, in the order of the scores; None: regression."""
-        return None if self._classes is None else tuple(self._classes.tolist())
 
     @property
     def takes_numbers(self) -> bool:
@@ -106,34 +101,22 @@ class InlinePredictor:
         return self._run(values, len(values), refused)
 
     def predict(self, rows: Any, *, isolate_failures: bool = False) -> Predictions:
-        """Answer some rows; takes and raises what :meth:`Predictor.predict` does.
+        """Answer some rows; takes and raises what :meth:`RowPredictor.predict` does.
 
         Parameters
         ----------
         rows : DataFrame, ndarray or list, n_rows long
-            As :meth:`Predictor.predict` takes them.
+            As there.
         isolate_failures : bool, default False
-            If the model raises on a batch, find the rows that make it raise and answer the
-            others.
+            As there.
 
         Returns
         -------
         Predictions
         """
-        if len(rows) == 0:
-            return self._empty()
-        if hasattr(rows, "iloc"):
+        if len(rows) and hasattr(rows, "iloc"):
             rows = rows_of(rows, self.input_schema.names)
-        return self._isolated(rows) if isolate_failures else self._answered(rows)
-
-    def _isolated(self, rows: Any) -> Predictions:
-        try:
-            return self._answered(rows)
-        except ModelRunError as error:
-            if len(rows) == 1:
-                return self._failed(error.message)
-        middle = len(rows) // 2
-        return joined(self._isolated(rows[:middle]), self._isolated(rows[middle:]))
+        return super().predict(rows, isolate_failures=isolate_failures)
 
     def _answered(self, rows: Any) -> Predictions:
         try:
@@ -194,11 +177,7 @@ class InlinePredictor:
             raise
         # ONNX Runtime raises classes of its own, without a common base.
         except Exception as error:
-            why = str(error).strip().partition("\n")[0]
-            raise ModelRunError(
-                f"the model raised {type(error).__name__}" + (f": {why}" if why else ""),
-                hint="try the same rows on the model in a Python session",
-            ) from error
+            raise raised(error) from error
         given = scores if scores is not None else labels
         if given is None or len(given) != n_rows:
             count = "none" if given is None else len(given)
@@ -225,16 +204,6 @@ class InlinePredictor:
             return Predictions(labels, scores, *validity(known(labels)))
         assert scores is not None
         return decided(scores, self._classes, self.threshold)
-
-    def _empty(self) -> Predictions:
-        if self._classes is None:
-            nothing = np.empty(0)
-            return Predictions(nothing, nothing, np.empty(0, np.bool_))
-        return Predictions(self._classes[:0], None, np.empty(0, np.bool_))
-
-    def _failed(self, why: str) -> Predictions:
-        labels = np.full(1, np.nan) if self._classes is None else self._classes[:1]
-        return Predictions(labels, None, np.zeros(1, np.bool_), {0: why})
 
 
 def rows_of(frame: Any, names: Sequence[str]) -> list[list[Any]]:

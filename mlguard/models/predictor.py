@@ -26,6 +26,7 @@ import numpy.typing as npt
 
 from mlguard.data.frames import file_digest, select_columns
 from mlguard.errors import DataError, IntegrityError, MlguardError, ModelRunError
+from mlguard.models.asking import RowPredictor, raised
 from mlguard.models.bundle import Manifest
 from mlguard.models.code import load_code
 from mlguard.models.formats import load_model
@@ -34,7 +35,6 @@ from mlguard.models.predictions import (
     Predictions,
     as_labels,
     decided,
-    joined,
     known,
     validity,
 )
@@ -50,7 +50,7 @@ _NO_PARTS = (type, types.ModuleType, types.FunctionType)
 _LARGEST_ENSEMBLE = 100_000
 
 
-class Predictor:
+class Predictor(RowPredictor):
     """A loaded model behind the one way to call it.
 
     Parameters
@@ -73,66 +73,17 @@ class Predictor:
         schema: InputSchema,
         thresholds: Mapping[str, float] | None = None,
     ) -> None:
+        super().__init__(schema, thresholds, _fitted_classes(estimator, schema))
         self.estimator = estimator
-        self.input_schema = schema
-        self.threshold = float((thresholds or {}).get("default", 0.5))
-        self._classes = _fitted_classes(estimator, schema)
         #: Whether some part picks columns by name, which only a data frame has.
         self.selects_by_name = _selects_by_name(estimator)
         self._framed = schema.input == "table" or self.selects_by_name
         self._silenced = not self._framed and _knows_names(estimator)
 
     @property
-    def classes(self) -> tuple[Any, ...] | None:
-        """Possible outputs as Python scalars, in the order of the scores; None: regression."""
-        return None if self._classes is None else tuple(self._classes.tolist())
-
-    @property
     def needs_pandas(self) -> bool:
         """Whether rows are turned into data frames for this model."""
         return self._framed
-
-    def predict(self, rows: Any, *, isolate_failures: bool = False) -> Predictions:
-        """Answer some rows.
-
-        Parameters
-        ----------
-        rows : DataFrame, ndarray or list, n_rows long
-            A data frame needs the features by name and may have more columns.  Otherwise rows
-            are sequences in the order of the features; for a table they may be mappings by
-            name.  Missing: None or NaN.
-        isolate_failures : bool, default False
-            If the model raises on a batch, find the rows that make it raise and answer the
-            others.
-
-        Returns
-        -------
-        Predictions
-
-        Raises
-        ------
-        ModelRunError
-            If the model raised, or answered another number of rows or no labels.
-        DataError
-            If a data frame lacks a feature.
-        """
-        n_rows = len(rows)
-        if n_rows == 0:
-            return self._empty()
-        if isolate_failures:
-            return self._isolated(rows, 0, n_rows)
-        return self._answered(rows)
-
-    def _isolated(self, rows: Any, start: int, stop: int) -> Predictions:
-        """Answer rows start to stop; halve them until those that raise stand alone."""
-        part = rows.iloc[start:stop] if hasattr(rows, "iloc") else rows[start:stop]
-        try:
-            return self._answered(part)
-        except ModelRunError as error:
-            if stop - start == 1:
-                return self._failed(error.message)
-        middle = (start + stop) // 2
-        return joined(self._isolated(rows, start, middle), self._isolated(rows, middle, stop))
 
     def _answered(self, rows: Any) -> Predictions:
         try:
@@ -146,11 +97,7 @@ class Predictor:
             raise
         # The model is somebody else's code: it may raise anything.
         except Exception as error:
-            why = str(error).strip().partition("\n")[0]
-            raise ModelRunError(
-                f"the model raised {type(error).__name__}" + (f": {why}" if why else ""),
-                hint="try the same rows on the model in a Python session",
-            ) from error
+            raise raised(error) from error
 
     # --- rows in ---------------------------------------------------------------------------
 
@@ -212,17 +159,6 @@ class Predictor:
         # tanh neither overflows nor warns.
         squashed: npt.NDArray[np.float64] = 0.5 * (1 + np.tanh(distance / 2))
         return np.where(np.isfinite(distance), squashed, np.nan)
-
-    def _empty(self) -> Predictions:
-        if self._classes is None:
-            nothing = np.empty(0)
-            return Predictions(nothing, nothing, np.empty(0, np.bool_))
-        return Predictions(self._classes[:0], None, np.empty(0, np.bool_))
-
-    def _failed(self, why: str) -> Predictions:
-        """Return the answer to one row on which the model raised."""
-        labels = np.full(1, np.nan) if self._classes is None else self._classes[:1]
-        return Predictions(labels, None, np.zeros(1, np.bool_), {0: why})
 
 
 #: What :func:`load_predictor` returns; ``in_process`` says where it may run.
