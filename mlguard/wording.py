@@ -243,10 +243,8 @@ class Step(str):
 
     It is text to everybody else.
 
-    Parameters
+    Attributes
     ----------
-    text : str
-        The line.
     done, total : int
         How many parts of the work are done, of how many; ``total`` is at least 1.
 

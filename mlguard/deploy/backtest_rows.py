@@ -23,6 +23,7 @@ from mlguard.checks.labels import attribute
 from mlguard.checks.reference import reference_document
 from mlguard.config import AppSettings, ProjectSettings, load_app, load_project
 from mlguard.data.frames import read_frame, select_columns
+from mlguard.data.logged_values import objects
 from mlguard.errors import DataError, UsageError
 from mlguard.models.isolation import run_in_child
 from mlguard.monitors.window import WindowData
@@ -203,7 +204,7 @@ def _dressed(
     n = len(frame)
     valid = np.asarray(told["valid"], bool)
     labelled = frame[settings.data.target].notna().to_numpy()
-    explanation = _objects([None] * n)
+    explanation = objects([None] * n)
     for place in np.flatnonzero(~valid).tolist():
         explanation[place] = told["reasons"].get(str(place), "the model gave no usable answer")
     attributes = [
@@ -222,26 +223,19 @@ def _dressed(
         query_id=np.arange(n),
         time=times,
         columns={one: _column(frame[one]) for one in told["features"] if one in frame.columns},
-        output=_objects(told["output"]),
+        output=objects(told["output"]),
         score=np.full(n, np.nan) if told["score"] is None else np.asarray(told["score"], float),
         default=~valid,
         valid=np.ones(n, bool),
         inputs_kept=np.ones(n, bool),
         explanation=explanation,
         groups=groups,
-        label=_objects(frame[settings.data.target].astype(object).tolist()),
+        label=objects(frame[settings.data.target].astype(object).tolist()),
         labelled=labelled,
-        source=_objects(["history" if one else None for one in labelled]),
+        source=objects(["history" if one else None for one in labelled]),
         seq=np.where(labelled, np.arange(1, n + 1), 0),
         arrived=np.where(labelled, times, np.nan),
     )
-
-
-def _objects(values: list[Any]) -> npt.NDArray[np.object_]:
-    found = np.empty(len(values), dtype=object)
-    for place, value in enumerate(values):
-        found[place] = value
-    return found
 
 
 def _column(values: pd.Series[Any]) -> npt.NDArray[Any]:
@@ -251,7 +245,7 @@ def _column(values: pd.Series[Any]) -> npt.NDArray[Any]:
     if types.is_numeric_dtype(values) and not types.is_bool_dtype(values):
         return values.to_numpy(float, na_value=np.nan)
     present = values.notna().to_numpy()
-    return _objects(
+    return objects(
         [
             (one if isinstance(one, bool) else str(one)) if there else None
             for one, there in zip(values.tolist(), present, strict=True)

@@ -12,7 +12,6 @@ in the middle cuts the same windows again.
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
@@ -20,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 import numpy.typing as npt
 
+from mlguard.data.logged_values import CLASHING, Objects, flags, objects, parsed
 from mlguard.results import Window
 
 if TYPE_CHECKING:
@@ -27,11 +27,6 @@ if TYPE_CHECKING:
 
     from mlguard.data.labels import Label
     from mlguard.data.profile import Profile
-
-#: Put by the log before the name of a feature that one of its own columns has too.
-_CLASHING = "feature:"
-
-Objects = npt.NDArray[np.object_]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -222,23 +217,23 @@ def window_data(
         query_id=ids.astype(np.int64),
         time=table.column("time").to_numpy().astype(np.float64),
         columns={
-            name.removeprefix(_CLASHING): _values(table.column(name))
+            name.removeprefix(CLASHING): _values(table.column(name))
             for name in table.column_names
             if name not in FIXED_COLUMNS
         },
-        output=_objects([_parsed(one) for one in table.column("output").to_pylist()]),
+        output=objects([parsed(one) for one in table.column("output").to_pylist()]),
         score=np.array(
             [np.nan if one is None else one for one in table.column("score").to_pylist()],
             dtype=np.float64,
         ),
-        default=_flags(table.column("default")),
-        valid=_flags(table.column("valid")),
+        default=flags(table.column("default")),
+        valid=flags(table.column("valid")),
         inputs_kept=kept_inputs(table),
-        explanation=_objects(table.column("explanation").to_pylist()),
+        explanation=objects(table.column("explanation").to_pylist()),
         groups=[_group(one) for one in table.column("groups").to_pylist()],
-        label=_objects([None if one is None else one.value for one in joined]),
+        label=objects([None if one is None else one.value for one in joined]),
         labelled=np.array([one is not None for one in joined], dtype=bool),
-        source=_objects([None if one is None else one.source for one in joined]),
+        source=objects([None if one is None else one.source for one in joined]),
         seq=np.array([0 if one is None else one.seq for one in joined], dtype=np.int64),
         arrived=np.array([np.nan if one is None else one.at for one in joined], dtype=np.float64),
         coverage=coverage,
@@ -262,33 +257,11 @@ def _values(column: pa.ChunkedArray) -> npt.NDArray[Any]:
         return np.asarray(column.to_numpy())
     if pa.types.is_integer(column.type):
         return np.asarray(column.cast(pa.float64()).to_numpy())
-    return _objects(column.to_pylist())
-
-
-def _objects(values: Sequence[Any]) -> Objects:
-    # Element by element: numpy would unpack equally long lists into a second dimension.
-    found = np.empty(len(values), dtype=object)
-    for place, value in enumerate(values):
-        found[place] = value
-    return found
-
-
-def _flags(column: pa.ChunkedArray) -> npt.NDArray[np.bool_]:
-    return np.array([bool(one) for one in column.to_pylist()], dtype=bool)
-
-
-def _parsed(text: str | None) -> Any:
-    if text is None:
-        return None
-    try:
-        return json.loads(text)
-    except ValueError:
-        # A default output is whatever app.toml says, JSON or not.
-        return text
+    return objects(column.to_pylist())
 
 
 def _group(text: str | None) -> dict[str, str]:
-    found = _parsed(text) if text else {}
+    found = parsed(text) if text else {}
     return {str(key): str(value) for key, value in found.items()} if type(found) is dict else {}
 
 

@@ -7,13 +7,14 @@ drift of inputs, never for errors.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
+
+from mlguard.data.logged_values import CLASHING, Objects, flags, objects, parsed
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -22,12 +23,9 @@ if TYPE_CHECKING:
 
 #: Query ids asked of the label store at once.
 _IDS = 50_000
-#: Put by the log before the name of a feature that one of its own columns has too.
-_CLASHING = "feature:"
 
 Floats = npt.NDArray[np.float64]
 Flags = npt.NDArray[np.bool_]
-Objects = npt.NDArray[np.object_]
 
 
 class Labels(Protocol):
@@ -142,14 +140,14 @@ def read_traffic(
     order = np.argsort(whole["time"], kind="stable")
     ids = whole["query_id"][order]
     known = _labels_of(labels, ids.tolist())
-    label = _objects([known[one].value if one in known else None for one in ids.tolist()])
+    label = objects([known[one].value if one in known else None for one in ids.tolist()])
     return Traffic(
         time=whole["time"][order],
         version=whole["version"][order],
         default=whole["default"][order],
         valid=whole["valid"][order],
         labelled=np.array([one in known for one in ids.tolist()], dtype=bool),
-        output=_objects([_parsed(one) for one in whole["output"][order]]),
+        output=objects([parsed(one) for one in whole["output"][order]]),
         label=label,
         score=whole["score"][order],
         latency_ms=whole["latency_ms"][order],
@@ -173,8 +171,8 @@ def _joined(
     kinds: dict[str, Callable[[pa.ChunkedArray], npt.NDArray[Any]]] = {
         "time": _floats,
         "query_id": lambda column: np.asarray(column.to_numpy(), np.int64),
-        "default": _flags,
-        "valid": _flags,
+        "default": flags,
+        "valid": flags,
         "output": _texts,
         "score": _floats,
         "latency_ms": _floats,
@@ -196,7 +194,7 @@ def _joined(
 
 
 def _kept(table: pa.Table, name: str) -> Objects:
-    for column in (_CLASHING + name, name):
+    for column in (CLASHING + name, name):
         if column in table.column_names and (column != name or not _fixed(name)):
             return _texts(table.column(column))
     return np.full(table.num_rows, None, dtype=object)
@@ -214,7 +212,7 @@ def _columns(parts: Sequence[tuple[str, pa.Table]]) -> dict[str, list[npt.NDArra
     for _, table in parts:
         for column in table.column_names:
             if not _fixed(column):
-                found.setdefault(column.removeprefix(_CLASHING), []).append(
+                found.setdefault(column.removeprefix(CLASHING), []).append(
                     _values(table.column(column))
                 )
     return found
@@ -234,34 +232,12 @@ def _floats(column: pa.ChunkedArray) -> Floats:
     return np.asarray(column.cast(pa.float64()).to_numpy(), np.float64)
 
 
-def _flags(column: pa.ChunkedArray) -> Flags:
-    return np.array([bool(one) for one in column.to_pylist()], dtype=bool)
-
-
 def _texts(column: pa.ChunkedArray) -> Objects:
-    return _objects(column.to_pylist())
-
-
-def _objects(values: Sequence[Any]) -> Objects:
-    # Element by element: numpy would unpack equally long lists into a second dimension.
-    found = np.empty(len(values), dtype=object)
-    for place, value in enumerate(values):
-        found[place] = value
-    return found
-
-
-def _parsed(text: str | None) -> Any:
-    if text is None:
-        return None
-    try:
-        return json.loads(text)
-    except ValueError:
-        # A default output is whatever app.toml says, JSON or not.
-        return text
+    return objects(column.to_pylist())
 
 
 def _said(text: str | None) -> Mapping[str, Any]:
-    found = _parsed(text) if text else None
+    found = parsed(text) if text else None
     return found if isinstance(found, dict) else {}
 
 

@@ -174,7 +174,17 @@ def test_a_line_is_never_wider_than_the_screen():
 
 
 @pytest.mark.soak
-@pytest.mark.parametrize("command", ["check", "deploy", "backtest", "calibrate", "report"])
+@pytest.mark.parametrize(
+    "command",
+    [
+        "check",
+        "backtest",
+        *(
+            pytest.param(one, marks=pytest.mark.marathon)
+            for one in ("deploy", "calibrate", "report")
+        ),
+    ],
+)
 def test_long_commands_draw_a_bar(project, command):
     """The real ones, on a real project; what they print stays."""
     rows = ["serving/iris/data/test.csv"] if command == "backtest" else []
