@@ -11,6 +11,12 @@ DAY = 86_400.0
 
 
 @pytest.fixture
+def mlguard(in_process):
+    """What is asked here is what a command decides, not what a process does."""
+    return in_process
+
+
+@pytest.fixture
 def weak(project):
     """A model file that the gate refuses: it always answers the same class."""
     import pandas as pd
