@@ -238,7 +238,7 @@ class FairnessGap:
             if judged.interval is None
             else (judged.interval.low, judged.interval.high),
             # What is undecided for want of rows says so in its own denominator.
-            n=(smallest if smallest >= SMALL_GROUP else None) if undecided else judged.n,
+            n=(None if 0 < smallest < SMALL_GROUP else smallest) if undecided else judged.n,
             n_min=max(needed, smallest + 1) if undecided else self.settings.min_group_size,
             reason=judged.reason,
             next_step=f"mlguard report {self.app.name}: the figures of each group"
