@@ -371,8 +371,9 @@ version, `mlguard COMMAND --help` what stands here.
 Each command says below which of these it has. With `--json`, stdout holds exactly one document,
 also where the command failed; progress and errors go to stderr.
 
-Long work draws a bar on a terminal, and takes it away at the end. Where a line cannot be redrawn (a pipe, `TERM=dumb`,
-`CI` is set) it says a line a step instead; with `--json` or `--quiet`, nothing.
+Long work draws a bar on a terminal, and takes it away at the end. Where a line cannot be redrawn
+(a pipe, `TERM=dumb`, `CI` is set) it says a line a step instead; with `--json` or `--quiet`,
+nothing.
 
 $common
 
