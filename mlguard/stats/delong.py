@@ -3,6 +3,10 @@
 The area is the mean of a comparison over all pairs of a positive and a negative row.  Each
 row's own share of wins (its placement) carries the variance, and placements of two models on
 the same rows carry their covariance.  Placements come from ranks, in O(n log n).
+
+Where no pair at all is ranked wrongly, placements do not vary and the normal interval would
+have no width.  Then disjoint pairs, of which there are as many as rows of the rarer class, are
+independent trials that all came out the same way: the exact binomial bound holds.
 """
 
 from __future__ import annotations
@@ -15,6 +19,7 @@ import numpy.typing as npt
 
 from mlguard.errors import UsageError
 from mlguard.stats.interval import FloatArray, Interval, Side, critical_value
+from mlguard.stats.proportions import clopper_pearson_interval
 
 
 class AreaEstimate(NamedTuple):
@@ -87,6 +92,14 @@ def delong(
     value = float(of_positives.mean())
     variance = of_positives.var(ddof=1) / of_positives.size
     variance += of_negatives.var(ddof=1) / of_negatives.size
+    if other is None and value in (0.0, 1.0):
+        pairs = min(n_positive, positive.size - n_positive)
+        return AreaEstimate(
+            value,
+            clopper_pearson_interval(
+                int(value) * pairs, pairs, confidence_level=confidence_level, side=side
+            ),
+        )
     half = critical_value(confidence_level, side) * math.sqrt(variance)
     return AreaEstimate(
         value,

@@ -180,6 +180,18 @@ def test_delong_is_the_area_and_its_brute_force_variance():
     assert found.interval.width == pytest.approx(2 * 1.959964 * math.sqrt(variance), rel=1e-6)
 
 
+@pytest.mark.parametrize("side", ["both", "low", "high"])
+def test_an_area_without_a_wrong_pair_is_still_not_certain(side):
+    """All pairs right, or all wrong: as many trials as the rarer class has rows, exactly."""
+    y = np.repeat([False, True], [70, 10])
+    for scores, right in ((y, 10), (~y, 0)):
+        found = delong(y, scores.astype(float), side=side, confidence_level=0.9)
+        assert found.value == right / 10
+        alternative = {"both": "two-sided", "low": "greater", "high": "less"}[side]
+        expected = stats.binomtest(right, 10, alternative=alternative).proportion_ci(0.9, "exact")
+        assert found.interval == pytest.approx((expected.low, expected.high))
+
+
 def test_delong_refuses_what_has_no_variance():
     """One positive row, other shapes and NaN scores are refused."""
     with pytest.raises(UsageError, match="1 positives"):
