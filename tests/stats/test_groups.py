@@ -136,7 +136,7 @@ def test_a_group_of_one_row_decides_nothing():
     judged = judge_gap(rates, limit=0.1)
     assert (judged.verdict, judged.reason) == (Verdict.INCONCLUSIVE, "few")
     assert judged.too_small == ("c",)
-    assert judged.explain() == "too few rows in c (1): at least 30 needed"
+    assert judged.explain() == "too few rows in c (fewer than 10): at least 30 needed"
     assert judged.next_step == "test on at least 30 rows"
 
 
