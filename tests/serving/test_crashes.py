@@ -46,12 +46,13 @@ def answering(eventually):
 
 
 @pytest.fixture
-def crashing(project, constant, moody, serving):
+def crashing(project, constant, moody, serving, eventually):
     """A server with a version that is fine and, live, one that does what it is told."""
     project.app("app", more=ACTS)
     with serving(project) as (_, url):
         project.deploy("app", constant(1), name="v1")
         project.deploy("app", moody, name="v2")
+        eventually(lambda: version_of(url) == "v2", within_s=60, what="v2")
         yield url
 
 
