@@ -215,8 +215,11 @@ def _of_one_type(values: Sequence[Any], kind: pa.DataType) -> pa.Array | None:
     if isinstance(values, np.ndarray):
         if values.dtype != kind.to_pandas_dtype():
             return None
-        absent = np.isnan(values) if values.dtype.kind == "f" else np.zeros(n, np.bool_)
-        return _assemble(kind, ~absent, pa.py_buffer(np.ascontiguousarray(values)))
+        data = pa.py_buffer(np.ascontiguousarray(values))
+        absent = np.isnan(values) if values.dtype.kind == "f" else None
+        if absent is not None and np.count_nonzero(absent):
+            return _assemble(kind, ~absent, data)
+        return pa.Array.from_buffers(kind, n, [None, data])
     types = {type(values.value)} if isinstance(values, Same) else set(map(type, values))
     present = np.ones(n, np.bool_)
     found = None

@@ -109,8 +109,8 @@ class LogWriter:
         self._opened_at = 0.0
         self._buffer_rows = buffer_rows
         self._rows: list[Mapping[str, Any]] = []
-        self._columns: list[tuple[Mapping[str, Sequence[Any]], Sequence[Sequence[Any]] | None]] = []
-        self._column_rows = 0
+        self._messages: list[pa.Buffer] = []
+        self._message_rows = 0
         self._buffer_lock = threading.Lock()
         self._file_lock = threading.Lock()
         self._segment: Segment | None = None
@@ -134,7 +134,7 @@ class LogWriter:
     def append_columns(
         self, columns: Mapping[str, Sequence[Any]], inputs: Sequence[Sequence[Any]] | None
     ) -> None:
-        """Take rows that come as columns, as :meth:`append` takes rows.
+        """Take rows that come as columns, as :meth:`append` takes rows; they are encoded here.
 
         Parameters
         ----------
@@ -143,13 +143,16 @@ class LogWriter:
         inputs : sequence of sequence or None
             The rows' features, in the order of the schema; None: not known.
         """
-        with self._buffer_lock:
-            n = len(columns["query_id"])
-            if self._column_rows + n > self._buffer_rows:
+        n = len(columns["query_id"])
+        if self._message_rows + n > self._buffer_rows:
+            with self._buffer_lock:
                 self._drop(n, "the buffer is full: nobody flushes fast enough")
-                return
-            self._columns.append((columns, inputs))
-            self._column_rows += n
+            return
+        message = self._encoded(n, partial(self._schema.columns, columns, inputs))
+        if message is not None:
+            with self._buffer_lock:
+                self._messages.append(message)
+                self._message_rows += n
 
     def flush(self, *, durable: bool = False) -> None:
         """Write what is buffered, so that readers see it and a kill cannot take it back.
@@ -162,13 +165,15 @@ class LogWriter:
         with self._file_lock:
             with self._buffer_lock:
                 rows, self._rows = self._rows, []
-                parts, self._columns, self._column_rows = self._columns, [], 0
+                messages, self._messages = self._messages, []
+                n, self._message_rows = self._message_rows, 0
             if rows:
-                self._write(len(rows), partial(self._schema.batch, rows))
-            for columns, inputs in parts:
-                self._write(
-                    len(columns["query_id"]), partial(self._schema.columns, columns, inputs)
-                )
+                message = self._encoded(len(rows), partial(self._schema.batch, rows))
+                if message is not None:
+                    self._write(len(rows), message)
+            if messages:
+                # One call: each gives the interpreter to others, and gets it back late.
+                self._write(n, b"".join(messages))
             if durable and self._segment is not None:
                 self._segment.sync()
 
@@ -182,15 +187,24 @@ class LogWriter:
                 self._segment = None
                 recover(path)
 
-    def _write(self, n_rows: int, batch: Callable[[], pa.RecordBatch]) -> None:
-        # Rule 1: whatever goes wrong here, serving goes on.
+    def _encoded(self, n_rows: int, batch: Callable[[], pa.RecordBatch]) -> pa.Buffer | None:
+        """Return rows as one message; None, and they are dropped, where that cannot be done."""
         try:
-            message = batch().serialize()
+            return batch().serialize()
+        # Rule 1: whatever goes wrong here, serving goes on.
+        except Exception as error:  # noqa: BLE001  see above
+            with self._buffer_lock:
+                self._drop(n_rows, f"{type(error).__name__}: {error}")
+            return None
+
+    def _write(self, n_rows: int, message: pa.Buffer | bytes) -> None:
+        try:
             if self._segment is None:
                 self._folder.mkdir(parents=True, exist_ok=True)
                 self._segment = Segment.create(self._folder, self._process, self._schema.arrow)
                 self._opened_at = time.monotonic()
             self._segment.write(message)
+        # As above.
         except Exception as error:  # noqa: BLE001  see above
             with self._buffer_lock:
                 self._drop(n_rows, f"{type(error).__name__}: {error}")

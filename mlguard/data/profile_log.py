@@ -24,6 +24,7 @@ import hashlib
 import json
 import math
 import os
+import threading
 import time
 import zlib
 from collections.abc import Callable, Mapping, Sequence
@@ -113,6 +114,9 @@ def grid_name(grid: Profile) -> str:
 class ProfileWriter:
     """Counts the rows of one version in one process, and writes the counts down.
 
+    :meth:`add` never touches the disk, and may be called in one thread while another one calls
+    :meth:`flush`.
+
     Parameters
     ----------
     folder : Path
@@ -169,7 +173,9 @@ class ProfileWriter:
         places = {one.name: place for place, one in enumerate(features)}
         self._attributes = {one: places.get(one) for one in self._grid.joint}
         self._name = grid_name(grid)
+        self._lock = threading.Lock()
         self._open: _Open | None = None
+        self._full: list[_Open] = []
         self._number = 0
         self._path: Path | None = None
         self._size = 0
@@ -201,21 +207,23 @@ class ProfileWriter:
         answers : sequence, optional
             What each was answered; None where it was the default output.
         """
-        if self._open is not None and self._open.generation != generation:
-            self.close_slice()
         nothing: Sequence[Any] = [None] * len(rows)
         columns: list[Sequence[Any]] = [rows, scores, groups or nothing, answers or nothing]
         if not all(valid):
             chosen = [place for place, one in enumerate(valid) if one]
             columns = [[column[place] for place in chosen] for column in columns]
         counted = self._counted(*columns)
-        if self._open is None:
-            self._open = _Open(generation, times[0], times[-1], self._clock(), 0, counted)
-        else:
-            self._open.profile = self._open.profile.merge(counted)
-        self._open.n_rows += len(rows)
-        self._open.start = min(self._open.start, *times)
-        self._open.end = max(self._open.end, *times)
+        with self._lock:
+            if self._open is not None and self._open.generation != generation:
+                self._full.append(self._open)
+                self._open = None
+            if self._open is None:
+                self._open = _Open(generation, times[0], times[-1], self._clock(), 0, counted)
+            else:
+                self._open.profile = self._open.profile.merge(counted)
+            self._open.n_rows += len(rows)
+            self._open.start = min(self._open.start, *times)
+            self._open.end = max(self._open.end, *times)
 
     def _counted(
         self,
@@ -248,19 +256,35 @@ class ProfileWriter:
         )
 
     def flush(self, *, refused: int = 0) -> int:
-        """Write the open slice if it is time; return how many refused requests it took up."""
-        if self._open is None:
+        """Write what is due; return how many refused requests it took up.
+
+        Due are slices of generations that have ended, and the open one if it is old enough.
+        """
+        with self._lock:
+            full, self._full = self._full, []
+            one = self._open
+            if one is not None and 0 <= self._clock() - one.opened_at < self._slice_s:
+                one = None
+            if one is not None:
+                self._open = None
+        for ended in full:
+            self._note(ended, refused=0)
+        if one is None:
             return 0
-        if 0 <= self._clock() - self._open.opened_at < self._slice_s:
-            return 0
-        self.close_slice(refused=refused)
+        self._note(one, refused=refused)
         return refused
 
     def close_slice(self, *, refused: int = 0) -> None:
-        """Write the open slice, if there is one; whatever goes wrong is only noted."""
-        one, self._open = self._open, None
-        if one is None:
-            return
+        """Write all that was counted; whatever goes wrong is only noted."""
+        with self._lock:
+            full, self._full = self._full, []
+            one, self._open = self._open, None
+        for ended in full:
+            self._note(ended, refused=0)
+        if one is not None:
+            self._note(one, refused=refused)
+
+    def _note(self, one: _Open, *, refused: int) -> None:
         document = {
             "grid": self._name,
             "generation": one.generation,

@@ -1,6 +1,7 @@
 """What versions are sent, counted on the grid of their reference, whatever the log keeps of it.
 
-It runs in the log's own thread, with rows that are already answered, so nobody waits for it.
+It is fed with rows that are already answered, so nobody waits for it; counting does not touch the
+disk, and what does is for the log's own thread.
 Requests that were refused as malformed belong to no row; they are counted in the event loop and
 taken up by the next slice.
 """
@@ -12,7 +13,7 @@ from itertools import groupby
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
-    from mlguard.serving.recorder import LogTarget
+    from mlguard.serving.logged_rows import LogTarget
 
 Key = tuple[str, int | str]
 
@@ -73,7 +74,7 @@ class InputCounts:
     def __init__(self, log: Counters, process: str) -> None:
         self._log = log
         self._process = process
-        self._open: dict[Key, tuple[Counter, LogTarget]] = {}
+        self._open: dict[Key, Counter] = {}
         # The first rises in the event loop and is read here; the second only here.
         self._refused: dict[Key, int] = {}
         self._told: dict[Key, int] = {}
@@ -83,23 +84,31 @@ class InputCounts:
         key = (target.app, target.version_id)
         self._refused[key] = self._refused.get(key, 0) + 1
 
-    def take(self, target: LogTarget, facts: Mapping[str, Sequence[Any]]) -> None:
-        """Count answered rows, generation by generation; the columns of ``recorder.FACTS``."""
+    def open(self, target: LogTarget) -> None:
+        """Begin to count a version's rows, or those of a version whose columns changed."""
         key = (target.app, target.version_id)
-        known = self._open.get(key)
-        if known is not None and known[1] != target:
-            known[0].close_slice()
-            known = None
-        if known is None:
-            counter = self._log.profile_writer(
-                *key, self._process, target.grid, target.features, redact=target.redact
-            )
-            counter.announce()
-            known = self._open[key] = (counter, target)
+        known = self._open.pop(key, None)
+        if known is not None:
+            known.close_slice()
+        counter = self._log.profile_writer(
+            *key, self._process, target.grid, target.features, redact=target.redact
+        )
+        counter.announce()
+        self._open[key] = counter
+
+    def take(self, target: LogTarget, facts: Mapping[str, Sequence[Any]]) -> None:
+        """Count answered rows, generation by generation; the columns of ``logged_rows.FACTS``.
+
+        Raises
+        ------
+        KeyError
+            If the version was not opened.
+        """
+        counter = self._open[target.app, target.version_id]
         start = 0
         for generation, run in groupby(facts["generation"]):
             stop = start + len(list(run))
-            known[0].add(
+            counter.add(
                 generation=generation,
                 times=facts["time"][start:stop],
                 rows=facts["row"][start:stop],
@@ -117,13 +126,13 @@ class InputCounts:
 
     def flush(self) -> None:
         """Write the counts that are due."""
-        for key, (counter, _) in self._open.items():
+        for key, counter in self._open.items():
             taken_up = counter.flush(refused=self._untold(key))
             self._told[key] = self._told.get(key, 0) + taken_up
 
     def close(self) -> None:
         """Write all counts."""
-        for key, (counter, _) in self._open.items():
+        for key, counter in self._open.items():
             counter.close_slice(refused=self._untold(key))
         self._open.clear()
 

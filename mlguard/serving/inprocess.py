@@ -22,7 +22,7 @@ from typing import Any
 
 from mlguard.errors import MlguardError, ModelRunError
 from mlguard.serving.model_runner import Model
-from mlguard.serving.replica import BatchAnswer, ModelSpec
+from mlguard.serving.replica import BatchAnswer, ModelSpec, as_table
 
 logger = logging.getLogger("mlguard.serving")
 
@@ -56,6 +56,7 @@ class InProcessReplica:
         self._name = name
         self._on_free = on_free
         self._model: Model | None = None
+        self._numbers = False
         self._slow = 0
         self._thread: ThreadPoolExecutor | None = None
         self._busy = False
@@ -97,6 +98,8 @@ class InProcessReplica:
         if not model.predictor.in_process:
             raise ModelRunError("this model runs in a process of its own only")
         model.warm_up()
+        features = model.predictor.input_schema.features
+        self._numbers = bool(features) and all(one.kind == "number" for one in features)
         return model
 
     def run(self, rows: list[Any], done: Callable[[BatchAnswer], None]) -> bool:
@@ -108,7 +111,7 @@ class InProcessReplica:
             self._run_aside(model, rows, done)
             return True
         before = time.perf_counter()
-        answer = BatchAnswer(*model.answer(rows))
+        answer = self._answered(model, rows)
         answer.took_s = time.perf_counter() - before
         if answer.took_s > _LONGEST_S:
             self._slow += 1
@@ -118,6 +121,11 @@ class InProcessReplica:
             self._slow -= 1
         done(answer)
         return True
+
+    def _answered(self, model: Model, rows: list[Any]) -> BatchAnswer:
+        """Run a batch; numbers become an array here, once for the model and for the log."""
+        table = as_table(rows) if self._numbers else None
+        return BatchAnswer(*model.answer(rows if table is None else table), table=table)
 
     def _move(self, rows: int, took_s: float) -> None:
         self.inline = False
@@ -144,7 +152,7 @@ class InProcessReplica:
             self._on_free()
 
         def work() -> None:
-            answer = BatchAnswer(*model.answer(rows))
+            answer = self._answered(model, rows)
             loop.call_soon_threadsafe(finished, answer)
 
         self._thread.submit(work)

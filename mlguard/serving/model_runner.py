@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 
 from mlguard.errors import ModelRunError
 from mlguard.models.uncertainty import Uncertainty
@@ -52,7 +53,9 @@ class Model:
         self.answer([made_up(self.predictor.input_schema)])
         self._spoken = 0
 
-    def answer(self, rows: list[Any]) -> tuple[list[Any], list[float | None], dict[int, str]]:
+    def answer(
+        self, rows: list[Any] | npt.NDArray[np.float64]
+    ) -> tuple[list[Any], list[float | None], dict[int, str]]:
         """Return labels, scores and the errors by row index."""
         whole = self._at_once(rows)
         if whole is not None:
@@ -81,7 +84,9 @@ class Model:
                     errors[start + offset] = reason
         return labels, scores, errors
 
-    def _at_once(self, rows: list[Any]) -> tuple[list[Any], list[float | None]] | None:
+    def _at_once(
+        self, rows: list[Any] | npt.NDArray[np.float64]
+    ) -> tuple[list[Any], list[float | None]] | None:
         """Return labels and scores of rows that are all answered; None: look at each of them."""
         try:
             found = self.predictor.predict(rows)

@@ -8,9 +8,12 @@ what cannot run code.  A version does not know which one it has.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +86,8 @@ class BatchAnswer:
         Seconds from handing in to coming back.
     lost : bool
         Whether the process ended with the batch in its hands.
+    table : ndarray of float64, shape (n_rows, n_features), or None
+        The rows as they were handed to the model, where they are nothing but numbers.
     """
 
     labels: list[Any]
@@ -90,11 +95,24 @@ class BatchAnswer:
     errors: dict[int, str] = field(default_factory=dict)
     took_s: float = 0.0
     lost: bool = False
+    table: npt.NDArray[np.float64] | None = None
 
     @classmethod
     def lost_with(cls, n: int, reason: str) -> BatchAnswer:
         """Return a batch of ``n`` rows that went down with their process."""
         return cls([None] * n, [None] * n, dict.fromkeys(range(n), reason), lost=True)
+
+
+def as_table(rows: Sequence[Any]) -> npt.NDArray[np.float64] | None:
+    """Return rows of numbers as one array of shape (n_rows, n_features); None: they are others.
+
+    Missing values become NaN.
+    """
+    try:
+        table = np.asarray(rows, np.float64)
+    except (TypeError, ValueError, OverflowError):
+        return None
+    return table if table.ndim == 2 else None
 
 
 class Replica(Protocol):

@@ -21,7 +21,7 @@ import msgspec
 from mlguard.data.same import Same
 from mlguard.serving.answers import UNUSUAL_ROW, Answer
 from mlguard.serving.inputs import PLAIN
-from mlguard.serving.recorder import Facts, LogTarget
+from mlguard.serving.logged_rows import Facts, LogTarget
 
 if TYPE_CHECKING:
     from mlguard.serving.admission import Origin, Waiting
@@ -42,7 +42,9 @@ class Replies:
         self._app = app
         self._nowhere = LogTarget(app.name, 0)
 
-    def give(self, version: ServedVersion | None, settled: list[Waiting]) -> None:
+    def give(
+        self, version: ServedVersion | None, settled: list[Waiting], table: Any = None
+    ) -> None:
         """Reply to requests whose rows all have answers; then count and log them.
 
         Parameters
@@ -51,6 +53,8 @@ class Replies:
             Who answered; None: the default output.
         settled : list of Waiting
             The requests; those that nobody waits for any more are passed over.
+        table : ndarray of float64, shape (n, n_features), optional
+            For n requests of one row each: these rows, as the model got them.
         """
         wanted = [one for one in settled if one.done is not None and one.mirrors is None]
         if len(wanted) < len(settled) and version is not None:
@@ -61,11 +65,13 @@ class Replies:
         others = [one for one in wanted if one.origin is not origin]
         if others:
             wanted = [one for one in wanted if one.origin is origin]
-        self._give(version, origin, wanted)
+        self._give(version, origin, wanted, table)
         if others:
             self.give(version, others)
 
-    def _give(self, version: ServedVersion | None, origin: Origin, wanted: list[Waiting]) -> None:
+    def _give(
+        self, version: ServedVersion | None, origin: Origin, wanted: list[Waiting], table: Any
+    ) -> None:
         """Reply to requests of one origin."""
         app = self._app
         answers: list[Any] = [answer for one in wanted for answer in one.answers]
@@ -87,6 +93,9 @@ class Replies:
             target = self._nowhere if version is None else version.log_target
             now = app.clock()
             facts = facts_of(wanted, answers, ids, took, reasons=reasons, version=version, at=now)
+            if table is not None and len(table) == len(wanted) == len(answers):
+                # Not the lists that it was made of: they can be forgotten now.
+                facts["row"] = table
             app.recorder.put(target, facts)
         if any(one.request is not PLAIN for one in wanted):
             self._remember(wanted, ids)

@@ -29,7 +29,7 @@ from mlguard.serving.batching import AdaptiveBatcher
 from mlguard.serving.given import Given
 from mlguard.serving.inprocess import InProcessReplica
 from mlguard.serving.inputs import RowReader
-from mlguard.serving.recorder import LogTarget
+from mlguard.serving.logged_rows import LogTarget
 from mlguard.serving.replica import BatchAnswer, ModelSpec, Replica, VersionSpec
 from mlguard.serving.replicas import ReplicaPool
 from mlguard.serving.row_cache import RowCache
@@ -294,7 +294,7 @@ class ServedVersion:
                     waiting.left -= 1
                     if not waiting.left:
                         settled.append(waiting)
-            self._finish(settled)
+            self._finish(settled, answer.table if len(settled) == len(batch) else None)
             return
         for position, place in enumerate(batch):
             failed = self._app.default(errors[position]) if position in errors else None
@@ -332,15 +332,15 @@ class ServedVersion:
         if waiting:
             self._watch = self._loop.call_at(waiting[0].deadline, self._look)
 
-    def _finish(self, settled: list[Waiting]) -> None:
-        """Hand answered requests on."""
+    def _finish(self, settled: list[Waiting], table: Any = None) -> None:
+        """Hand answered requests on, with all their rows as one array where there is one."""
         if not settled:
             return
         self._in_flight -= len(settled)
         waiting = self._waiting
         while waiting and not waiting[0].left:
             waiting.popleft()
-        self._app.replies.give(self, settled)
+        self._app.replies.give(self, settled, table)
         if not self._in_flight and self._nobody is not None:
             self._nobody.set()
 

@@ -16,7 +16,8 @@ from mlguard.data.prediction_log import PredictionLog
 from mlguard.data.profile import Profile
 from mlguard.errors import ConfigError
 from mlguard.models.schema import Feature
-from mlguard.serving.recorder import FACTS, LogTarget, Recorder
+from mlguard.serving.logged_rows import FACTS, LogTarget
+from mlguard.serving.recorder import Recorder
 
 FEATURES = (Feature("x", "number"),)
 

@@ -13,9 +13,9 @@ from mlguard.models.thresholds import GroupThresholds, by_group
 from mlguard.serving.access import AppKeys, UnauthorisedError
 from mlguard.serving.embedded import LocalIds, served
 from mlguard.serving.engine import AppEngine, Route, VersionSpec
+from mlguard.serving.logged_rows import FACTS
 from mlguard.serving.metrics import Metrics
 from mlguard.serving.query_ids import QueryIds
-from mlguard.serving.recorder import FACTS
 from mlguard.stats.thresholds import decide
 
 TABLE = {"default": 0.5, "sex=F": 0.3}

@@ -1,14 +1,18 @@
 """Rows on their way to the prediction log."""
 
 import json
+import threading
 
 import numpy as np
+import pytest
 
 from mlguard.data.input_sample import in_sample
 from mlguard.data.prediction_log import PredictionLog
+from mlguard.data.profile import Profile
 from mlguard.data.schema import Feature
 from mlguard.monitors.window import window_data
-from mlguard.serving.recorder import FACTS, LogTarget, Recorder
+from mlguard.serving.logged_rows import FACTS, LogTarget
+from mlguard.serving.recorder import Recorder
 
 
 def facts(query_id, row, **more):
@@ -164,3 +168,156 @@ def test_below_the_floor_nothing_is_logged_and_all_is_counted(tmp_path):
     recorder.close()
     assert recorder.dropped == 2
     assert [one["query_id"] for one in PredictionLog(tmp_path).read("app").to_pylist()] == [3]
+
+
+class Files:
+    """A prediction log that notes in which thread its files are touched, and can be full."""
+
+    def __init__(self, root):
+        self.log = PredictionLog(root)
+        self.touched = set()
+
+    def profile_writer(self, *arguments, **options):
+        self._touch()
+        return self.log.profile_writer(*arguments, **options)
+
+    def writer(self, *arguments, **options):
+        self._touch()
+        writer = self.log.writer(*arguments, **options)
+        flush = writer.flush
+
+        def noted():
+            self._touch()
+            flush()
+
+        writer.flush = noted
+        return writer
+
+    def _touch(self):
+        self.touched.add(threading.current_thread().name)
+
+
+def many(first, n, width=1):
+    """Facts of rows that hold their own query ids."""
+    one = facts(0, None, output=1)
+    columns = {name: values * n for name, values in one.items()}
+    return columns | {
+        "query_id": range(first, first + n),
+        "row": [[float(first + place)] * width for place in range(n)],
+    }
+
+
+def numbers(width=1, grid=None):
+    features = tuple(Feature(f"x{place}", "number") for place in range(width))
+    return LogTarget("app", 1, features, grid=grid)
+
+
+def test_under_load_the_thread_only_touches_files(tmp_path):
+    """Once a version's files are open, whoever puts rows makes columns of them, in memory."""
+    log = Files(tmp_path)
+    recorder = Recorder(log, "p1")
+    recorder.put(numbers(), many(0, 1000))
+    assert not log.touched
+    writing = threading.Thread(target=recorder.flush, name="writing")
+    writing.start()
+    writing.join()
+    for first in range(1000, 5000, 100):
+        recorder.put(numbers(), many(first, 100))
+    assert log.touched == {"writing"}
+    assert PredictionLog(tmp_path).read("app").num_rows == 1000
+    (one,) = recorder._open.values()
+    assert one.writer._message_rows == 4000  # waiting as bytes
+    recorder.flush()
+    rows = PredictionLog(tmp_path).read("app").to_pydict()
+    assert rows["query_id"] == list(range(5000))
+    assert rows["x0"] == [float(one) for one in range(5000)]
+
+
+@pytest.mark.parametrize(("n", "width"), [(5000, 1), (600, 100)])
+def test_what_takes_long_is_left_to_the_thread(tmp_path, n, width):
+    """A batch of thousands of rows, or of a hundred columns, would hold up every other answer."""
+    recorder = Recorder(PredictionLog(tmp_path), "p1")
+    recorder.put(numbers(width), many(0, 1, width))
+    recorder.flush()
+    recorder.put(numbers(width), many(1, n, width))
+    (one,) = recorder._open.values()
+    assert one.writer._message_rows == 0
+    recorder.flush()
+    assert PredictionLog(tmp_path).read("app").num_rows == n + 1
+
+
+def test_who_puts_rows_waits_for_nobody(tmp_path):
+    """While the thread opens files or makes columns, rows only wait in memory."""
+    recorder = Recorder(PredictionLog(tmp_path), "p1")
+    recorder.put(numbers(), many(0, 1))
+    recorder.flush()
+    with recorder._taking, recorder._writing:
+        recorder.put(numbers(), many(1, 500))  # would never return
+    (one,) = recorder._open.values()
+    assert one.writer._message_rows == 0
+    recorder.put(numbers(), many(501, 1))
+    assert one.writer._message_rows == 500
+    recorder.flush()
+    assert PredictionLog(tmp_path).read("app")["query_id"].to_pylist() == list(range(502))
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_no_row_is_lost_or_written_twice(tmp_path, seed):
+    """Rows of versions in turns, as lists and arrays, while others write all the time."""
+    rng = np.random.default_rng(seed)
+    grid = Profile.reference({"x0": rng.normal(size=100)}, {"x0": "number"})
+    targets = [numbers(grid=grid), LogTarget("app", 2, (Feature("x0", "number"),))]
+    recorder = Recorder(PredictionLog(tmp_path), "p1")
+    done = threading.Event()
+
+    def write():
+        while not done.is_set():
+            recorder.flush()
+
+    writing = [threading.Thread(target=write) for _ in range(2)]
+    for one in writing:
+        one.start()
+    asked = {0: [], 1: []}
+    first = 0
+    for _ in range(400):
+        n, which = int(rng.integers(1, 150)), int(rng.random() < 0.2)
+        rows = many(first, n)
+        if rng.random() < 0.5:
+            rows["row"] = np.array(rows["row"])
+        recorder.put(targets[which], rows)
+        asked[which] += range(first, first + n)
+        first += n
+    done.set()
+    for one in writing:
+        one.join()
+    recorder.start()
+    recorder.close()
+    log = PredictionLog(tmp_path)
+    for which, target in enumerate(targets):
+        found = log.read("app", version_id=target.version_id).to_pydict()
+        assert found["query_id"] == asked[which]
+        assert found["x0"] == [float(one) for one in asked[which]]
+    counted = log.slices("app", 1, grid)
+    assert sum(one.n_rows for one in counted) == len(asked[0])
+    assert sum(one.profile["x0"].n for one in counted) == len(asked[0])
+    assert recorder.dropped == 0
+
+
+def test_a_full_disk_is_counted_and_said_once(tmp_path, monkeypatch, caplog):
+    """Rows that cannot be written are lost, counted, and told; later ones are tried."""
+    recorder = Recorder(PredictionLog(tmp_path), "p1")
+    recorder.put(numbers(), many(0, 5))
+    recorder.flush()
+    with monkeypatch.context() as full:
+        full.setattr("os.write", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left")))
+        for first in (5, 10):
+            recorder.put(numbers(), many(first, 5))
+            recorder.flush()
+    assert recorder.dropped == 10
+    assert len([one for one in caplog.records if "No space left" in one.message]) == 1
+    recorder.put(numbers(), many(15, 5))
+    recorder.start()
+    recorder.close()
+    assert recorder.dropped == 10
+    found = PredictionLog(tmp_path).read("app")["query_id"].to_pylist()
+    assert found == [*range(5), *range(15, 20)]
