@@ -39,6 +39,7 @@ def project_of(root: Path, options: argparse.Namespace) -> Any:  # noqa: PLR0915
     import sklearn.datasets
 
     from mlguard.config import load_app, load_project
+    from mlguard.data.profile import SCORE, Profile
     from mlguard.models.bundle import Manifest
     from mlguard.models.compilation import compile_model
     from mlguard.models.predictor import Predictor
@@ -80,10 +81,15 @@ def project_of(root: Path, options: argparse.Namespace) -> Any:  # noqa: PLR0915
     schema = InputSchema("doubles", "classification", features, classes)
     manifest = Manifest.of(model_file, schema, app.model)
     compiled = None
+    frame = pd.DataFrame(rows, columns=[one.name for one in features])
+    predictor = Predictor(estimator, schema, manifest.thresholds)
+    scores = predictor.predict(frame).scores
+    counted = dict(frame.items())
+    if scores is not None and scores.ndim == 1:
+        counted[SCORE] = scores
     if options.runtime != "original":
-        frame = pd.DataFrame(rows, columns=[one.name for one in features])
         found = compile_model(
-            Predictor(estimator, schema, manifest.thresholds),
+            predictor,
             frame,
             asked=options.runtime,
             tolerance=1e-4,
@@ -102,6 +108,9 @@ def project_of(root: Path, options: argparse.Namespace) -> Any:  # noqa: PLR0915
         version = registry.register(
             APP, name="v1", manifest=manifest, model_file=model_file, compiled_file=compiled
         )
+        # What drift is judged on: every row that is answered is counted on its grid.
+        reference = {"profile": Profile.reference(counted).to_json()}
+        registry.set_reference(APP, version.digest, reference)
         registry.mark(version.id, State.VERIFIED, reason="benchmark")
         result = CheckResult(id="benchmark", verdict=Verdict.PASSED, summary="benchmark")
         decision = GateDecision(

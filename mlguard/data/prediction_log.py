@@ -109,7 +109,7 @@ class LogWriter:
         self._opened_at = 0.0
         self._buffer_rows = buffer_rows
         self._rows: list[Mapping[str, Any]] = []
-        self._messages: list[pa.Buffer] = []
+        self._messages: list[tuple[int, pa.Buffer]] = []
         self._message_rows = 0
         self._buffer_lock = threading.Lock()
         self._file_lock = threading.Lock()
@@ -151,7 +151,7 @@ class LogWriter:
         message = self._encoded(n, partial(self._schema.columns, columns, inputs))
         if message is not None:
             with self._buffer_lock:
-                self._messages.append(message)
+                self._messages.append((n, message))
                 self._message_rows += n
 
     def flush(self, *, durable: bool = False) -> None:
@@ -165,15 +165,13 @@ class LogWriter:
         with self._file_lock:
             with self._buffer_lock:
                 rows, self._rows = self._rows, []
-                messages, self._messages = self._messages, []
-                n, self._message_rows = self._message_rows, 0
+                messages, self._messages, self._message_rows = self._messages, [], 0
             if rows:
                 message = self._encoded(len(rows), partial(self._schema.batch, rows))
                 if message is not None:
                     self._write(len(rows), message)
-            if messages:
-                # One call: each gives the interpreter to others, and gets it back late.
-                self._write(n, b"".join(messages))
+            for n, message in messages:
+                self._write(n, message)
             if durable and self._segment is not None:
                 self._segment.sync()
 
@@ -197,7 +195,7 @@ class LogWriter:
                 self._drop(n_rows, f"{type(error).__name__}: {error}")
             return None
 
-    def _write(self, n_rows: int, message: pa.Buffer | bytes) -> None:
+    def _write(self, n_rows: int, message: pa.Buffer) -> None:
         try:
             if self._segment is None:
                 self._folder.mkdir(parents=True, exist_ok=True)

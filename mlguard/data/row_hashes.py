@@ -28,6 +28,8 @@ Hashes = npt.NDArray[np.uint64]
 _MIX = (np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB))
 _STEP = np.uint64(0x9E3779B97F4A7C15)
 _MISSING = np.uint64(0x5D1E5A1AD5EED5ED)
+#: Rows that are looked up at once among others: what that takes is some MiB, whatever there is.
+_LOOKED_UP = 1_000_000
 
 
 def row_hashes(
@@ -106,8 +108,17 @@ def repeats(hashes: Hashes) -> npt.NDArray[np.intp]:
 
 def known_rows(hashes: Hashes, known: Hashes) -> npt.NDArray[np.bool_]:
     """Return which rows are among others that are known, shape (n_rows,)."""
-    both = np.concatenate([_distinct(hashes), _distinct(known)])
-    return _one_of(hashes, _repeated(both))
+    found = np.zeros(len(hashes), bool)
+    if not known.size:
+        return found
+    ordered = np.sort(known)
+    for start in range(0, len(hashes), _LOOKED_UP):
+        asked = hashes[start : start + _LOOKED_UP]
+        # In order, one search ends near the next one, and finds the way there in the cache.
+        order = np.argsort(asked)
+        places = ordered.searchsorted(asked[order])
+        found[start + order] = ordered[np.minimum(places, ordered.size - 1)] == asked[order]
+    return found
 
 
 def _repeated(hashes: Hashes) -> Hashes:
@@ -116,14 +127,6 @@ def _repeated(hashes: Hashes) -> Hashes:
     ordered = np.sort(hashes)
     again: Hashes = ordered[1:][ordered[1:] == ordered[:-1]]
     return again
-
-
-def _distinct(hashes: Hashes) -> Hashes:
-    ordered = np.sort(hashes)
-    first = np.ones(len(ordered), bool)
-    first[1:] = ordered[1:] != ordered[:-1]
-    found: Hashes = ordered[first]
-    return found
 
 
 def _one_of(hashes: Hashes, some: Hashes) -> npt.NDArray[np.bool_]:

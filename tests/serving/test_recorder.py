@@ -233,7 +233,7 @@ def test_under_load_the_thread_only_touches_files(tmp_path):
     assert rows["x0"] == [float(one) for one in range(5000)]
 
 
-@pytest.mark.parametrize(("n", "width"), [(5000, 1), (600, 100)])
+@pytest.mark.parametrize(("n", "width"), [(5000, 1), (1000, 100)])
 def test_what_takes_long_is_left_to_the_thread(tmp_path, n, width):
     """A batch of thousands of rows, or of a hundred columns, would hold up every other answer."""
     recorder = Recorder(PredictionLog(tmp_path), "p1")
@@ -252,13 +252,13 @@ def test_who_puts_rows_waits_for_nobody(tmp_path):
     recorder.put(numbers(), many(0, 1))
     recorder.flush()
     with recorder._taking, recorder._writing:
-        recorder.put(numbers(), many(1, 500))  # would never return
+        recorder.put(numbers(), many(1, 1000))  # would never return
     (one,) = recorder._open.values()
     assert one.writer._message_rows == 0
-    recorder.put(numbers(), many(501, 1))
-    assert one.writer._message_rows == 500
+    recorder.put(numbers(), many(1001, 1))
+    assert one.writer._message_rows == 1000
     recorder.flush()
-    assert PredictionLog(tmp_path).read("app")["query_id"].to_pylist() == list(range(502))
+    assert PredictionLog(tmp_path).read("app")["query_id"].to_pylist() == list(range(1002))
 
 
 @pytest.mark.parametrize("seed", range(3))
