@@ -100,16 +100,20 @@ class Stretch:
 
     Attributes
     ----------
-    closed : tuple of pyarrow.Table
-        One for each window.
-    open : pyarrow.Table
-        Rows that no window has closed over yet; may be empty.
+    rows : pyarrow.Table
+        What was not judged before, by time.
+    bounds : tuple of (int, int)
+        Start and stop of each closed window among them.
+    place : Place
+        Where the walk stood before.
+    blocks : _Blocks
+        Whose ids the rows have.
     """
 
     rows: pa.Table
     bounds: tuple[tuple[int, int], ...]
     place: Place
-    block_of: BlockOf
+    blocks: _Blocks
 
     @property
     def open(self) -> pa.Table:
@@ -118,35 +122,36 @@ class Stretch:
 
     def windows(self) -> Iterator[tuple[pa.Table, Place]]:
         """Give each closed window with the place after it."""
+        place = self.place
         for start, stop in self.bounds:
-            yield self.rows.slice(start, stop - start), self.after(stop)
+            place = self._after(place, start, stop)
+            yield self.rows.slice(start, stop - start), place
 
     def after(self, stop: int) -> Place:
         """Return the place after the first ``stop`` rows, which are judged then."""
+        return self._after(self.place, 0, stop)
+
+    def _after(self, before: Place, start: int, stop: int) -> Place:
+        """Return the place after the rows up to ``stop``, from the one at ``start``."""
         ids = self.rows.column("query_id").to_numpy()
         times = self.rows.column("time").to_numpy()
-        judged = dict(self.place.judged or {})
-        for first, members in _by_block(ids[:stop], self.block_of):
+        judged = dict(before.judged or {})
+        for first, part in self.blocks.parts(start, stop):
             last, until = judged.get(first, (-1, -math.inf))
             judged[first] = (
-                max(last, int(ids[members].max())),
-                max(until, float(times[members].max())),
+                max(last, int(ids[start:stop][part].max())),
+                max(until, float(times[start:stop][part].max())),
             )
-        passed_over = [
-            int(ids[stop:][member])
-            for first, members in _by_block(ids[stop:], self.block_of)
-            for member in members
-            if first in judged
-            and ids[stop:][member] <= judged[first][0]
-            and times[stop:][member] <= judged[first][1]
-        ]
-        rest = times[stop:]
-        since = float(rest.min()) if rest.size else float(times[:stop].max())
+        # Rows come in the order of their times: later ones cannot have been passed over.
+        latest = max((until for _, until in judged.values()), default=-math.inf)
+        end = stop + int(np.searchsorted(times[stop:], latest, side="right"))
+        known = self.blocks.known(judged, ids, times, stop, end)
+        since = float(times[stop]) if stop < len(times) else float(times[stop - 1])
         return Place(
             since=min(since, self.place.seen_at),
             seen_at=self.place.seen_at,
             judged=judged,
-            passed_over=tuple(passed_over),
+            passed_over=tuple(ids[stop:end][known].tolist()),
         )
 
 
@@ -192,12 +197,9 @@ def walk(
     ids = rows.column("query_id").to_numpy()
     # A time that lies well ahead was written before the clock was set back: it counts as old.
     wanted = (times < until) | (times > now + BACK_S)
-    for first, members in _by_block(ids, block_of):
-        if first not in (place.judged or {}):
-            continue
-        last, latest = (place.judged or {})[first]
-        known = members[(ids[members] <= last) & (times[members] <= latest)]
-        wanted[known[~np.isin(ids[known], place.passed_over)]] = False
+    blocks = _Blocks.of(ids, block_of)
+    known = blocks.known(place.judged or {}, ids, times, 0, len(ids))
+    wanted &= ~(known & ~np.isin(ids, place.passed_over))
     kept = np.flatnonzero(wanted)
     rows = rows.take(kept)
     bounds = cut(times[kept], window_s=window_s, window_rows=window_rows, now=until)
@@ -208,16 +210,61 @@ def walk(
         passed_over=place.passed_over,
         looked=place.looked,
     )
-    return Stretch(rows, tuple(bounds), seen, block_of)
+    return Stretch(rows, tuple(bounds), seen, blocks.take(kept))
 
 
-def _by_block(
-    ids: npt.NDArray[np.int64], block_of: BlockOf
-) -> Iterator[tuple[int, npt.NDArray[np.intp]]]:
-    """Give the first id of each block with the positions of its members."""
-    left = np.arange(len(ids))
-    while left.size:
-        first, size = block_of(int(ids[left[0]]))
-        inside = (ids[left] >= first) & (ids[left] < first + size)
-        yield first, left[inside]
-        left = left[~inside]
+@dataclass(frozen=True, slots=True, eq=False)
+class _Blocks:
+    """Which block each row's id belongs to.
+
+    Attributes
+    ----------
+    firsts : tuple of int
+        First id of each block.
+    of_row : ndarray of intp, shape (n_rows,)
+        Each row's block, as a place in ``firsts``.
+    """
+
+    firsts: tuple[int, ...]
+    of_row: npt.NDArray[np.intp]
+
+    @classmethod
+    def of(cls, ids: npt.NDArray[np.int64], block_of: BlockOf) -> _Blocks:
+        order = np.argsort(ids, kind="stable")
+        ordered = ids[order]
+        firsts: list[int] = []
+        of_row = np.empty(len(ids), np.intp)
+        start = 0
+        while start < len(ids):
+            first, size = block_of(int(ordered[start]))
+            stop = int(np.searchsorted(ordered, first + size))
+            of_row[order[start:stop]] = len(firsts)
+            firsts.append(first)
+            start = stop
+        return cls(tuple(firsts), of_row)
+
+    def take(self, rows: npt.NDArray[np.intp]) -> _Blocks:
+        """Return the blocks of some of the rows."""
+        return _Blocks(self.firsts, self.of_row[rows])
+
+    def parts(self, start: int, stop: int) -> Iterator[tuple[int, npt.NDArray[np.bool_]]]:
+        """Give each block of a run of rows: its first id, and which of the rows are of it."""
+        run = self.of_row[start:stop]
+        for one in np.unique(run).tolist():
+            yield self.firsts[one], run == one
+
+    def known(
+        self,
+        judged: Mapping[int, tuple[int, float]],
+        ids: npt.NDArray[np.int64],
+        times: npt.NDArray[np.float64],
+        start: int,
+        stop: int,
+    ) -> npt.NDArray[np.bool_]:
+        """Return which of a run of rows lie within what was judged of their block."""
+        bounds = [judged.get(first, (-1, -math.inf)) for first in self.firsts]
+        last = np.array([one for one, _ in bounds], np.int64)
+        until = np.array([one for _, one in bounds], np.float64)
+        mine = self.of_row[start:stop]
+        known = (ids[start:stop] <= last[mine]) & (times[start:stop] <= until[mine])
+        return np.asarray(known, np.bool_)
