@@ -11,7 +11,7 @@ from __future__ import annotations
 import fcntl
 import glob
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -114,22 +114,29 @@ def _is_at(descriptor: int, path: Path) -> bool:
 
 def read_stream(path: Path) -> pa.Table:
     """Return the whole messages of a growing or torn file."""
+    batches = list(stream_batches(path))
+    return pa.Table.from_batches(batches) if batches else LogSchema().arrow.empty_table()
+
+
+def stream_batches(path: Path) -> Iterator[pa.RecordBatch]:
+    """Give the whole messages of a growing or torn file, one after another.
+
+    Raises
+    ------
+    FileNotFoundError
+        If it is gone.
+    """
     # Not mapped into memory: its writer may cut off half a message meanwhile.
     stream = pa.BufferReader(path.read_bytes())
-    batches = []
     try:
         reader = pa.ipc.open_stream(stream)
-        schema = reader.schema
-    except (pa.ArrowException, OSError):
-        return LogSchema().arrow.empty_table()
-    try:
         while True:
             batch = reader.read_next_batch()
             # After a power cut there may be anything, and Arrow trusts what it reads.
             batch.validate(full=True)
-            batches.append(batch)
+            yield batch
     except (StopIteration, pa.ArrowException, OSError):
-        return pa.Table.from_batches(batches, schema=schema)
+        return
 
 
 def use_parquet(path: Path, use: Callable[[Any], Result]) -> Result:

@@ -20,6 +20,7 @@ Rules:
 
 from __future__ import annotations
 
+import contextlib
 import math
 import threading
 import time
@@ -46,6 +47,7 @@ from mlguard.data.log_segments import (
     Segment,
     read_stream,
     recover,
+    stream_batches,
     use_parquet,
 )
 from mlguard.data.mirrored import is_mirrored
@@ -350,6 +352,33 @@ class PredictionLog:
             return LogSchema().arrow.empty_table()
         whole = pa.concat_tables(alike(tables), promote_options="permissive")
         return whole.sort_by([("time", "ascending"), ("query_id", "ascending")])
+
+    def has_rows(self, app: str, *, version_id: int | str, generation: int, since: float) -> bool:
+        """Return whether :meth:`read` would find any row; looks no further than the first.
+
+        A segment that is closed while this looks may be overlooked.
+
+        Raises
+        ------
+        DataError
+            If a closed segment is damaged.
+        """
+        wanted = _Wanted(generation, since, None, None, self._gone(app).ids())
+        folders = self._folders(app, version_id)
+        paths = [path for folder in folders for path in _segments(folder)]
+        for path in sorted(paths, key=_written, reverse=True):
+            with contextlib.suppress(FileNotFoundError):
+                if any(wanted.of(part).num_rows for part in self._looked_through(path, wanted)):
+                    return True
+        return False
+
+    def _looked_through(self, path: Path, wanted: _Wanted) -> Iterator[pa.Table]:
+        """Give what conditions are about, of the parts of a segment, as far as is asked."""
+        if path.suffix == ".arrow":
+            for batch in stream_batches(path):
+                yield pa.Table.from_batches([batch])
+        elif wanted.may_be_in(self._range(path)):
+            yield use_parquet(path, lambda file: file.read(["query_id", "time", "generation"]))
 
     def newest(self, app: str, most_rows: int) -> Iterator[pa.Table]:
         """Yield some of the newest rows of each version, and of what it answered as a mirror.

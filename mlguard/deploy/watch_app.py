@@ -9,7 +9,7 @@ it was judging, and the others go on.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, cast
 
@@ -38,6 +38,8 @@ if TYPE_CHECKING:
 
 #: Labelled rows that one pass gathers for a windowed monitor.
 _MOST_LABELLED = 20_000
+#: Windows whose results share a transaction, at most.
+_TOGETHER = 20
 #: States that only note the passing of time are stored this often.
 _NOTE_S = 60.0
 
@@ -71,6 +73,7 @@ class AppWatch:
     now: float
     servers: list[Server] = field(default_factory=list)
     recorded: list[MonitorResult] = field(default_factory=list)
+    _rows_seen: bool | None = None
 
     @property
     def app(self) -> str:
@@ -87,6 +90,7 @@ class AppWatch:
             if monitor is None:
                 conditions[name] = "blind"
                 continue
+            n_rows: int
             if monitor.sequential:
                 n_rows, n_labels = self._seen(active), self._labels_taken(active, name)
             elif monitor.clock == "labels":
@@ -142,17 +146,17 @@ class AppWatch:
         history = self.memory.history(self.app, self.state.generation)
         return [found for found in history.values() if found and self.owner(found[0]) == name]
 
-    def _seen(self, active: Version) -> int:
-        """Count the rows of the longest window that any monitor has."""
-        longest = max(self.table(name).window for name in self.monitor_names())
-        return int(
-            self.log.read(
+    def _seen(self, active: Version) -> bool:
+        """Whether there were rows within the longest window that any monitor has."""
+        if self._rows_seen is None:
+            longest = max(self.table(name).window for name in self.monitor_names())
+            self._rows_seen = self.log.has_rows(
                 self.app,
                 version_id=active.id,
                 generation=self.state.generation,
                 since=self.now - longest,
-            ).num_rows
-        )
+            )
+        return self._rows_seen
 
     # --- recording -----------------------------------------------------------------------
 
@@ -162,10 +166,16 @@ class AppWatch:
                 self.recorded.append(result)
 
     def _guarded(
-        self, name: str, judge: Callable[[WindowData], list[MonitorResult]], data: WindowData
+        self,
+        name: str,
+        judge: Callable[[WindowData], list[MonitorResult]],
+        data: WindowData,
+        *,
+        last: Sequence[MonitorResult] = (),
     ) -> list[MonitorResult]:
         """Judge, or say that the monitor raised: never PASSED, never FAILED."""
-        return self.judging.ask(name, judge, data, last=self._last(name))
+        before = last[-1] if last else self._last(name)
+        return self.judging.ask(name, judge, data, last=before)
 
     def _last(self, name: str) -> MonitorResult | None:
         series = [one for one in self._series(name) if one]
@@ -180,11 +190,19 @@ class AppWatch:
         known = Place.from_json(self.memory.state(key))
         stretch = self._walk(active, known, table)
         place = stretch.place
-        for rows, after in stretch.windows():
+        found: list[MonitorResult] = []
+        unwritten = 0
+        for rows, place in stretch.windows():
             data = window_data(rows, version=active.name)
-            self._record(self._guarded(name, monitor.judge, data))
-            self.memory.store(key, after.to_json())
-            place = after
+            answers = self._guarded(name, monitor.judge, data, last=found[-1:])
+            found += answers
+            unwritten += 1
+            # Of many windows some share a transaction; one that raised, or hung, is told at once.
+            if unwritten == _TOGETHER or any(one.verdict is Verdict.ERRORED for one in answers):
+                self.recorded += self.memory.record_judged(self.app, found, key, place.to_json())
+                found, unwritten = [], 0
+        if unwritten:
+            self.recorded += self.memory.record_judged(self.app, found, key, place.to_json())
         if isinstance(monitor, Looking):
             place = self._look(monitor, name, active, stretch, place)
         if stretch.rows.num_rows and (

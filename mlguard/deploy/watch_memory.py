@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import bisect
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -120,18 +120,42 @@ class Memory:
 
     def record(self, app: str, result: MonitorResult) -> bool:
         """Record a result; False where it was recorded before, by a pass that was cut short."""
-        if result.window is None:
-            raise ValueError(f"{result.name} names no window")
-        history = self.history(app, result.window.generation)[result.name]
-        if any(
-            (one.window, one.version, one.n) == (result.window, result.version, result.n)
-            for one in history
-        ):
+        if self._knows(app, result):
             return False
         self.registry.record_monitor_result(app, result)
+        self._remember(app, result)
+        return True
+
+    def record_judged(
+        self, app: str, results: Sequence[MonitorResult], key: Key, document: Mapping[str, Any]
+    ) -> list[MonitorResult]:
+        """Record results with the state that their monitor has then; return those that are new."""
+        # By what tells results apart: a monitor may say a thing twice.
+        told: dict[tuple[Any, ...], MonitorResult] = {}
+        for one in results:
+            told.setdefault((one.name, one.window, one.version, one.n), one)
+        new = [one for one in told.values() if not self._knows(app, one)]
+        self.registry.record_judged(app, new, key, document)
+        for one in new:
+            self._remember(app, one)
+        self._states[key] = dict(document)
+        return new
+
+    def _of(self, app: str, result: MonitorResult) -> list[MonitorResult]:
+        if result.window is None:
+            raise ValueError(f"{result.name} names no window")
+        return self.history(app, result.window.generation)[result.name]
+
+    def _knows(self, app: str, result: MonitorResult) -> bool:
+        return any(
+            (one.window, one.version, one.n) == (result.window, result.version, result.n)
+            for one in self._of(app, result)
+        )
+
+    def _remember(self, app: str, result: MonitorResult) -> None:
+        history = self._of(app, result)
         history.append(result)
         del history[:-HISTORY]
-        return True
 
     # --- query ids -----------------------------------------------------------------------
 

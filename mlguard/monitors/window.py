@@ -208,9 +208,11 @@ def window_data(
     """
     from mlguard.data.prediction_log import FIXED_COLUMNS
 
-    labels = labels or {}
     ids = table.column("query_id").to_numpy()
-    joined = [labels.get(int(one)) for one in ids]
+    joined = [(labels or {}).get(one) for one in ids.tolist()]
+    texts = table.column("output").to_pylist()
+    outputs = {one: parsed(one) for one in set(texts)}
+    groups = {one: _group(one) for one in table.column("groups").unique().to_pylist()}
     return WindowData(
         version=version,
         generation=int(table.column("generation")[0].as_py()),
@@ -221,16 +223,14 @@ def window_data(
             for name in table.column_names
             if name not in FIXED_COLUMNS
         },
-        output=objects([parsed(one) for one in table.column("output").to_pylist()]),
-        score=np.array(
-            [np.nan if one is None else one for one in table.column("score").to_pylist()],
-            dtype=np.float64,
-        ),
+        output=objects([outputs[one] for one in texts]),
+        # Null becomes NaN.
+        score=table.column("score").to_numpy().astype(np.float64),
         default=flags(table.column("default")),
         valid=flags(table.column("valid")),
         inputs_kept=kept_inputs(table),
         explanation=objects(table.column("explanation").to_pylist()),
-        groups=[_group(one) for one in table.column("groups").to_pylist()],
+        groups=[groups[one] for one in table.column("groups").to_pylist()],
         label=objects([None if one is None else one.value for one in joined]),
         labelled=np.array([one is not None for one in joined], dtype=bool),
         source=objects([None if one is None else one.source for one in joined]),

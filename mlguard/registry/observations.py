@@ -102,6 +102,36 @@ class Observations(Apps):
     def record_monitor_result(self, app: str, result: MonitorResult) -> None:
         """Store one verdict, whatever it is."""
         with self.database.write(data=True) as connection:
+            self._put_results(connection, app, [result])
+
+    def record_judged(
+        self,
+        app: str,
+        results: Sequence[MonitorResult],
+        key: tuple[str, int, int, str],
+        state: Mapping[str, Any],
+    ) -> None:
+        """Store verdicts and, in the same transaction, what their monitor remembers then.
+
+        Parameters
+        ----------
+        app : str
+            Whose verdicts.
+        results : sequence of MonitorResult
+            In the order in which they were found; may be empty.
+        key : (str, int, int, str)
+            App, version, generation and monitor, as for :meth:`set_monitor_state`.
+        state : mapping
+            What to remember.
+        """
+        with self.database.write(data=True) as connection:
+            self._put_results(connection, app, results)
+            self._put_state(connection, key, state)
+
+    def _put_results(
+        self, connection: Connection, app: str, results: Sequence[MonitorResult]
+    ) -> None:
+        for result in results:
             connection.execute(
                 insert(monitor_results).values(
                     app=app,

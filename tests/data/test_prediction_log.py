@@ -441,3 +441,21 @@ def test_neither_writing_nor_reading_imports_pandas(tmp_path):
         check=True,
     )
     assert done.stdout.strip() == "False"
+
+
+def test_whether_there_are_rows_is_what_reading_finds(log):
+    """In growing and closed segments, of every generation, up to the very moment."""
+    for first, generation in ((0, 1), (10, 1), (20, 2)):
+        writer = log.writer("loan", 1, f"p{first}")
+        writer.append(
+            [row(first + one, at=100.0 + first + one, generation=generation) for one in range(5)]
+        )
+        writer.flush()
+        if first:
+            writer.close()
+    for generation in (1, 2, 3):
+        for since in (0.0, 104.0, 104.5, 114.0, 114.5, 120.0, 124.0, 124.5):
+            asked = {"version_id": 1, "generation": generation, "since": since}
+            assert log.has_rows("loan", **asked) == (log.read("loan", **asked).num_rows > 0)
+    assert not log.has_rows("loan", version_id=2, generation=1, since=0.0)
+    assert not log.has_rows("other", version_id=1, generation=1, since=0.0)
