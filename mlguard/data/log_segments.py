@@ -10,11 +10,13 @@ from __future__ import annotations
 
 import fcntl
 import glob
+import math
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
+import numpy as np
 import pyarrow as pa
 
 from mlguard.data.log_columns import LogSchema
@@ -110,6 +112,74 @@ def _is_at(descriptor: int, path: Path) -> bool:
         return os.path.samestat(os.fstat(descriptor), path.stat())
     except FileNotFoundError:
         return False
+
+
+class Followed:
+    """A growing file that is read again and again, each message once.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+
+    Attributes
+    ----------
+    batches : list of pyarrow.RecordBatch
+        Its whole messages so far.
+    latest : list of float
+        The latest time in each of them; infinity where it has none.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.batches: list[pa.RecordBatch] = []
+        self.latest: list[float] = []
+        self._schema: pa.Schema | None = None
+        self._read = 0
+
+    def look(self) -> None:
+        """Read what came since the last look.
+
+        What its writer cuts off again is never behind a whole message, so what was read stays.
+
+        Raises
+        ------
+        FileNotFoundError
+            If it is gone.
+        """
+        with self.path.open("rb") as file:
+            file.seek(self._read)
+            stream = pa.BufferReader(file.read())
+        start = self._read
+        try:
+            while True:
+                message = pa.ipc.read_message(stream)
+                if self._schema is None:
+                    self._schema = pa.ipc.read_schema(message)
+                else:
+                    batch = pa.ipc.read_record_batch(message, self._schema)
+                    # As below.
+                    batch.validate(full=True)
+                    self.batches.append(batch)
+                    self.latest.append(_latest(batch))
+                self._read = start + stream.tell()
+        # Half a message, or none.
+        except (EOFError, pa.ArrowException, OSError):
+            return
+
+    def since(self, time: float | None) -> pa.Table:
+        """Return the messages that may hold rows of a time and later."""
+        chosen = [
+            batch
+            for batch, latest in zip(self.batches, self.latest, strict=True)
+            if time is None or latest >= time
+        ]
+        return pa.Table.from_batches(chosen) if chosen else LogSchema().arrow.empty_table()
+
+
+def _latest(batch: pa.RecordBatch) -> float:
+    times = batch.column("time").to_numpy(zero_copy_only=False)
+    return float(times.max()) if times.size and not np.isnan(times).any() else math.inf
 
 
 def read_stream(path: Path) -> pa.Table:

@@ -44,6 +44,7 @@ from mlguard.data.log_columns import (
 from mlguard.data.log_erasing import ErasedRows, rewrite_without, without
 from mlguard.data.log_segments import (
     STATE_FILE,
+    Followed,
     Segment,
     read_stream,
     recover,
@@ -233,6 +234,8 @@ class PredictionLog:
         Folder with one folder per app.
     segment_s : float, optional
         A growing segment is closed when it is so old, in seconds, so that others see it soon.
+    follow : bool, default False
+        Keep what was read of growing segments in memory, for whoever reads every second.
 
     Attributes
     ----------
@@ -240,9 +243,12 @@ class PredictionLog:
         Seconds that a row may take to be readable here: 0 unless other machines write rows too.
     """
 
-    def __init__(self, root: Path | str, *, segment_s: float = math.inf) -> None:
+    def __init__(
+        self, root: Path | str, *, segment_s: float = math.inf, follow: bool = False
+    ) -> None:
         self.root = Path(root)
         self.late_s = 0.0
+        self._followed: dict[Path, Followed] | None = {} if follow else None
         self._segment_s = segment_s
         self._ranges: dict[Path, dict[str, tuple[Any, Any]]] = {}
         self._erased: dict[str, ErasedRows] = {}
@@ -375,7 +381,9 @@ class PredictionLog:
     def _looked_through(self, path: Path, wanted: _Wanted) -> Iterator[pa.Table]:
         """Give what conditions are about, of the parts of a segment, as far as is asked."""
         if path.suffix == ".arrow":
-            for batch in stream_batches(path):
+            followed = self._follow(path)
+            batches = stream_batches(path) if followed is None else reversed(followed.batches)
+            for batch in batches:
                 yield pa.Table.from_batches([batch])
         elif wanted.may_be_in(self._range(path)):
             yield use_parquet(path, lambda file: file.read(["query_id", "time", "generation"]))
@@ -548,10 +556,25 @@ class PredictionLog:
 
     def _read_segment(self, path: Path, wanted: _Wanted) -> pa.Table | None:
         if path.suffix == ".arrow":
-            return wanted.of(read_stream(path))
+            followed = self._follow(path)
+            if followed is None:
+                return wanted.of(read_stream(path))
+            return wanted.of(followed.since(wanted.since))
         if not wanted.may_be_in(self._range(path)):
             return None
         return wanted.of(use_parquet(path, lambda file: file.read()))
+
+    def _follow(self, path: Path) -> Followed | None:
+        """Return what is known of a growing segment, brought up to date; None: nobody follows."""
+        if self._followed is None:
+            return None
+        if path not in self._followed:
+            # What has been closed meanwhile does not grow any more.
+            for gone in [one for one in self._followed if not one.exists()]:
+                del self._followed[gone]
+            self._followed[path] = Followed(path)
+        self._followed[path].look()
+        return self._followed[path]
 
     def _range(self, path: Path) -> dict[str, tuple[Any, Any]]:
         """Return least and largest time, generation and query id of a closed segment."""

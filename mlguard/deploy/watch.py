@@ -563,7 +563,7 @@ def _signals(stop: threading.Event) -> Iterator[None]:
 def _project_log(project: ProjectSettings) -> PredictionLog:
     from mlguard.data.prediction_log import PredictionLog
 
-    return PredictionLog(project.log_dir)
+    return PredictionLog(project.log_dir, follow=True)
 
 
 def _project_store(project: ProjectSettings, log: PredictionLog) -> LogStore | None:

@@ -192,15 +192,25 @@ def walk(
     if now < place.seen_at - BACK_S:
         # Nobody knows since when it is back: look at the whole generation, once.
         since = 0.0
-    rows = log.read(app, version_id=version_id, generation=generation, since=since or None)
+    rows = log.read(
+        app, version_id=version_id, generation=generation, since=since or None, until=until
+    )
+    # A time that lies well ahead was written before the clock was set back: it counts as old.
+    ahead = log.read(
+        app,
+        version_id=version_id,
+        generation=generation,
+        since=max(since, until, math.nextafter(now + BACK_S, math.inf)),
+    )
+    if ahead.num_rows:
+        import pyarrow as pa
+
+        rows = pa.concat_tables([rows, ahead], promote_options="permissive")
     times = rows.column("time").to_numpy()
     ids = rows.column("query_id").to_numpy()
-    # A time that lies well ahead was written before the clock was set back: it counts as old.
-    wanted = (times < until) | (times > now + BACK_S)
     blocks = _Blocks.of(ids, block_of)
     known = blocks.known(place.judged or {}, ids, times, 0, len(ids))
-    wanted &= ~(known & ~np.isin(ids, place.passed_over))
-    kept = np.flatnonzero(wanted)
+    kept = np.flatnonzero(~known | np.isin(ids, place.passed_over))
     rows = rows.take(kept)
     bounds = cut(times[kept], window_s=window_s, window_rows=window_rows, now=until)
     seen = Place(

@@ -131,17 +131,19 @@ class Observations(Apps):
     def _put_results(
         self, connection: Connection, app: str, results: Sequence[MonitorResult]
     ) -> None:
-        for result in results:
-            connection.execute(
-                insert(monitor_results).values(
-                    app=app,
-                    family=result.family,
-                    check_id=result.id,
-                    verdict=result.verdict,
-                    document=to_text(result.to_json()),
-                    at=self.clock(),
-                )
-            )
+        rows = [
+            {
+                "app": app,
+                "family": result.family,
+                "check_id": result.id,
+                "verdict": result.verdict,
+                "document": to_text(result.to_json()),
+                "at": self.clock(),
+            }
+            for result in results
+        ]
+        if rows:
+            connection.execute(insert(monitor_results), rows)
 
     def monitor_results(
         self,

@@ -51,6 +51,8 @@ _HEALTHY_S = 30.0
 #: A front end may take this long to finish, and a little to write it down.
 _STOP_S = 40.0
 _PR_SET_PDEATHSIG = 1
+#: Where processors are short, who watches gives way to who answers, and judges a moment later.
+_NICE = 5
 #: Attempts of the first front end before giving up.
 _ATTEMPTS = 3
 
@@ -301,13 +303,17 @@ def _watcher(
 ) -> Callable[[], subprocess.Popen[bytes]]:
     ask = _dies_with_parent()
 
+    def before() -> None:
+        os.nice(_NICE)
+        ask()
+
     def start() -> subprocess.Popen[bytes]:
         return subprocess.Popen(  # noqa: S603 - handed in by the command line, no shell
             list(command),
             cwd=project.root,
             stdin=subprocess.DEVNULL,
             process_group=0,
-            preexec_fn=ask,  # noqa: PLW1509 - one system call, resolved before the fork
+            preexec_fn=before,  # noqa: PLW1509 - two system calls, resolved before the fork
             env=environment,
         )
 

@@ -459,3 +459,37 @@ def test_whether_there_are_rows_is_what_reading_finds(log):
             assert log.has_rows("loan", **asked) == (log.read("loan", **asked).num_rows > 0)
     assert not log.has_rows("loan", version_id=2, generation=1, since=0.0)
     assert not log.has_rows("other", version_id=1, generation=1, since=0.0)
+
+
+def test_who_follows_reads_what_anybody_reads(tmp_path):
+    """Message by message, over a torn end that is written over, and when the file is closed."""
+    log, following = PredictionLog(tmp_path), PredictionLog(tmp_path, follow=True)
+
+    def same(**asked):
+        found = following.read("loan", **asked)
+        assert found.equals(log.read("loan", **asked))
+        return ids(found)
+
+    writer = log.writer("loan", 1, "p1")
+    for first in range(0, 40, 10):
+        writer.append([row(first + one, at=100.0 + first + one) for one in range(10)])
+        writer.flush()
+        assert same() == list(range(first + 10))
+        assert same(since=100.0 + first) == list(range(first, first + 10))
+        assert same(until=105.0) == list(range(5))
+    folder = tmp_path / "loan" / "1"
+    (growing,) = folder.glob("*.arrow")
+    with growing.open("ab") as file:
+        file.write(b"\xff\xff\xff\xff\x10")
+    assert same() == list(range(40))
+    with growing.open("ab") as file:
+        file.truncate(growing.stat().st_size - 5)
+    writer.append([row(40, at=200.0)])
+    writer.flush()
+    assert same() == list(range(41))
+    writer.close()
+    writer = log.writer("loan", 1, "p2")
+    writer.append([row(41, at=201.0)])
+    writer.flush()
+    assert same() == list(range(42))
+    assert set(following._followed) == set(folder.glob("*.arrow"))

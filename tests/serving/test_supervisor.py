@@ -215,6 +215,8 @@ def test_the_watcher_is_kept_running(project, serving, eventually, tmp_path):
         os.kill(int(first), signal.SIGKILL)
         second = eventually(lambda: marks.read_text().split()[1:])[0]
         watcher = psutil.Process(int(second))
+        # Who watches gives way to who answers.
+        assert watcher.nice() > psutil.Process(process.pid).nice()
         process.send_signal(signal.SIGINT)
         assert process.wait(30) == 0
         assert not watcher.is_running()
