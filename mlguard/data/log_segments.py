@@ -126,14 +126,15 @@ class Followed:
     ----------
     batches : list of pyarrow.RecordBatch
         Its whole messages so far.
-    latest : list of float
-        The latest time in each of them; infinity where it has none.
+    times : list of (float, float)
+        The earliest and the latest time in each of them; from minus to plus infinity where that
+        cannot be told.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.batches: list[pa.RecordBatch] = []
-        self.latest: list[float] = []
+        self.times: list[tuple[float, float]] = []
         self._schema: pa.Schema | None = None
         self._read = 0
 
@@ -161,25 +162,27 @@ class Followed:
                     # As below.
                     batch.validate(full=True)
                     self.batches.append(batch)
-                    self.latest.append(_latest(batch))
+                    self.times.append(_times(batch))
                 self._read = start + stream.tell()
         # Half a message, or none.
         except (EOFError, pa.ArrowException, OSError):
             return
 
-    def since(self, time: float | None) -> pa.Table:
-        """Return the messages that may hold rows of a time and later."""
+    def between(self, since: float | None, until: float | None) -> pa.Table:
+        """Return the messages that may hold rows from a time on, and before another."""
         chosen = [
             batch
-            for batch, latest in zip(self.batches, self.latest, strict=True)
-            if time is None or latest >= time
+            for batch, (earliest, latest) in zip(self.batches, self.times, strict=True)
+            if (since is None or latest >= since) and (until is None or earliest < until)
         ]
         return pa.Table.from_batches(chosen) if chosen else LogSchema().arrow.empty_table()
 
 
-def _latest(batch: pa.RecordBatch) -> float:
+def _times(batch: pa.RecordBatch) -> tuple[float, float]:
     times = batch.column("time").to_numpy(zero_copy_only=False)
-    return float(times.max()) if times.size and not np.isnan(times).any() else math.inf
+    if not times.size or np.isnan(times).any():
+        return -math.inf, math.inf
+    return float(times.min()), float(times.max())
 
 
 def read_stream(path: Path) -> pa.Table:

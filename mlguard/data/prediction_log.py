@@ -559,7 +559,7 @@ class PredictionLog:
             followed = self._follow(path)
             if followed is None:
                 return wanted.of(read_stream(path))
-            return wanted.of(followed.since(wanted.since))
+            return wanted.of(followed.between(wanted.since, wanted.until))
         if not wanted.may_be_in(self._range(path)):
             return None
         return wanted.of(use_parquet(path, lambda file: file.read()))

@@ -11,12 +11,19 @@ One file, one idea::
     inprocess      a model without code, beside the event loop
     model_runner   a predictor fed with rows, in either place
     answers        what a model said → JSON; why an answer is the default one
+    given          the label, score and doubt of it that a caller gets
     query_ids      ids that name their version
     recorder       rows on their way to the prediction log, off the answer's path
+    logged_rows    whose they are, and what is known of them, as columns
+    counting       the same rows counted, for drift
+    log_carrier    the process that brings the log to a bucket
     admission      a request that waits, its reply
     served_version one version: its reader, queue, replica, deadlines
+    trying         whether a loaded one answers, asked past its queue
     engine         one app: versions, route, replies
     replying       an answered request → its reply, and what is logged of it
+    routing        which version answers, which ones see it as well (pure)
+    mirroring      rows shown to a version that does not answer them
     tally          counting, by the batch
     cache          answers to rows that were asked before (pure)
     row_cache      the requests that share them
@@ -36,9 +43,12 @@ One file, one idea::
     protocol       the predict route where the bytes come in
     quick_path     when that is allowed, and how its answers look
     connections    HTTP/1.1 with those limits, errors in JSON and answers in order
+    known_heads    heads of requests that were read before
+    exchanges      the answers of one connection, in order
     embedded       one version behind real HTTP
     front          one front-end process
     listening      the socket, and who holds a taken port
+    uvicorn_server uvicorn on that socket, its signals left to us
     ahead          a front end that imports while the settings are read
     supervisor     socket, front ends, watcher
 """

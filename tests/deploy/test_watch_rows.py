@@ -90,7 +90,11 @@ def test_a_clock_that_was_set_back(log):
     assert windows == []
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=30)
+@settings(
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+    max_examples=30,
+    deadline=None,
+)
 @given(
     st.lists(st.integers(0, 400), min_size=1, max_size=60, unique=True),
     st.lists(st.floats(0, 800), max_size=6).map(sorted),
@@ -112,6 +116,28 @@ def test_any_looks_give_the_same_windows(tmp_path_factory, offsets, looks, windo
     once, _ = step(log, Place(), 1e6, window_rows=window_rows)
     assert seen == once
     assert sorted(one for window in seen for one in window) == list(range(len(offsets)))
+
+
+def test_rows_that_are_not_due_are_not_read(log, monkeypatch):
+    """Who looks at rows a week later does not read the week; what a clock left ahead is read."""
+    for first in range(0, 50, 10):
+        write(log, range(first, first + 10), 100.0 + first + np.arange(10.0))
+    write(log, range(50, 60), 9_000.0 + np.arange(10.0))
+    opened = []
+    read = PredictionLog._read_segment
+
+    def noted(self, path, wanted):
+        found = read(self, path, wanted)
+        if found is not None:
+            opened.append(int(path.name[1:].partition("-")[0]))
+        return found
+
+    monkeypatch.setattr(PredictionLog, "_read_segment", noted)
+    where = {"version_id": 1, "generation": 1, "place": Place(), "block_of": blocks}
+    found = walk(log, "loan", **where, window_s=3600.0, window_rows=10, now=200.0, until=115.0)
+    assert sorted(opened) == [0, 10, 50]
+    assert [rows.num_rows for rows, _ in found.windows()] == [10]
+    assert found.open.column("query_id").to_pylist() == [*range(10, 15), *range(50, 60)]
 
 
 # --- the stopwatch -----------------------------------------------------------------------

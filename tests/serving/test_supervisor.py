@@ -74,7 +74,7 @@ def fronts(process: subprocess.Popen[str]) -> list[psutil.Process]:
     ]
 
 
-def test_switches_under_traffic_lose_nothing(project, constant, serving):
+def test_switches_under_traffic_lose_nothing(project, constant, serving, eventually):
     """Deploys and rollbacks under continuous traffic: every answer is a 200 of the model, and
     version, generation and output always belong together.  Ctrl-C ends it without a word."""
     project.app("app")
@@ -87,17 +87,21 @@ def test_switches_under_traffic_lose_nothing(project, constant, serving):
         callers = [Traffic(url) for _ in range(4)]
         for caller in callers:
             caller.start()
+
+        def heard(generation):
+            def some():
+                return any(one[1] == generation for caller in callers for one in caller.versions[:])
+
+            eventually(some, within_s=30, what=f"an answer of generation {generation}")
+
+        generations = {1: 0, 2: 1, 3: 0, 4: 1}
+        heard(1)
         project.deploy("app", second, name="v1")
-        generations = {1: 0, 2: 1}
-        for generation in (3, 4):
-            time.sleep(0.6)
-            if generation == 3:
-                project.registry.rollback("app", automatic=False, reason="test")
-                generations[3] = 0
-            else:
-                project.deploy("app", second, name="v1")
-                generations[4] = 1
-        time.sleep(0.8)
+        heard(2)
+        project.registry.rollback("app", automatic=False, reason="test")
+        heard(3)
+        project.deploy("app", second, name="v1")
+        heard(4)
         for caller in callers:
             caller.end()
         statuses = sum((caller.statuses for caller in callers), Counter())
